@@ -1,0 +1,60 @@
+# Two commands for newcomers: `make quickstart` and `make test`. Both set everything up first (Python >= 3.11).
+
+# Any of these that is new enough; `make PYTHON=/path/to/python3.12 setup` to choose another.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+# More arguments for pip, e.g. PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" for the small
+# CPU-only torch on Linux.
+PIP_ARGS ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.ready
+
+.PHONY: help setup quickstart test test-slow check format nano clean
+
+help:
+	@echo "make quickstart  set up, then ask the bundled model about a 4K picture and show where it looked"
+	@echo "make test        set up, then run the default tests (CPU, no network, no checkpoints)"
+	@echo "make test-slow   the end-to-end tests that the default leaves out"
+	@echo "make check       format, lint, types, import contracts, wheel contents"
+	@echo "make format      rewrite the files the way 'make check' wants them"
+	@echo "make nano        train the bundled model again (2 CPU cores, under two hours)"
+	@echo "make setup       only the environment, in $(VENV)"
+	@echo "make clean       remove $(VENV) and everything that was built"
+
+setup: $(STAMP)
+
+# Runs again only when the dependencies change.
+$(STAMP): setup.py constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python >= 3.11 found; install one or use 'make PYTHON=/path/to/python ...'"; exit 2; }
+	@echo "Setting up $(VENV) with $(PYTHON): once, a few minutes, mostly downloads (torch, transformers, deepspeed)."
+	@$(PYTHON) -m venv $(VENV) || { echo "error: '$(PYTHON) -m venv' failed; on Debian or Ubuntu: apt install python3-venv"; exit 2; }
+	$(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[train,eval,dev]"
+	@touch $(STAMP)
+
+quickstart: setup
+	@$(VENV)/bin/vila-hd quickstart
+
+test: setup
+	$(PY) -m pytest
+
+test-slow: setup
+	$(PY) -m pytest -m slow
+
+check: setup
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
+	$(PY) .ci/check_wheel.py
+
+format: setup
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+nano: setup
+	$(PY) -m train recipe configs/train/nano.yaml
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
