@@ -1,10 +1,9 @@
-"""What an answer looked at (Look) and what it cost (Receipt). Plain data: filled by generation, printed by applications."""
+"""What an answer looked at (Look) and what it cost (Receipt): plain data, filled by generation."""
 
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -111,10 +110,14 @@ class Look:
     high_res_tokens: int
     """High-resolution visual tokens that reached the language model."""
 
+    resample: Literal["bicubic", "antialias"] = "antialias"
+    """How the tower resized the picture to its scales: the tower configuration's ``resample``."""
+
     def __post_init__(self) -> None:
         if len(self.pass_maps) != len(self.scales):
             raise VilaHDError(
-                f"{len(self.pass_maps)} pass maps for {len(self.scales)} scales {self.scales}: give one map per scale"
+                f"{len(self.pass_maps)} pass maps for {len(self.scales)} scales {self.scales}: "
+                "give one map per scale"
             )
         if list(self.scales) != sorted(set(self.scales)):
             raise VilaHDError(f"scales {self.scales}: give every scale once, low to high")
@@ -123,7 +126,8 @@ class Look:
         for scale, pass_map in zip(self.scales, self.pass_maps, strict=True):
             if pass_map.ndim != 2 or not pass_map.numel():
                 raise VilaHDError(
-                    f"pass map of scale {scale} has shape {tuple(pass_map.shape)}: give one (rows, columns) map"
+                    f"pass map of scale {scale} has shape {tuple(pass_map.shape)}: "
+                    "give one (rows, columns) map"
                 )
 
     @property
@@ -143,12 +147,12 @@ class Look:
             VilaHDError: there is no such scale.
         """
         if not 0 <= scale_index < len(self.scales):
-            raise VilaHDError(f"scale index {scale_index}: this look has {len(self.scales)} high-resolution scales")
+            raise VilaHDError(f"scale index {scale_index}: this look has {len(self.scales)} high-res scales")
         return self.pass_maps[scale_index] > 0
 
     @property
     def coverage(self) -> float:
-        """Exact share of the picture's area, 0 to 1, covered by the union of chosen patches of all high scales."""
+        """Exact share of the picture's area, 0 to 1, under the union of the chosen patches of all scales."""
         return covered_share(self.chosen(index) for index in range(len(self.scales)))
 
     def summary(self) -> LookSummary:
@@ -185,7 +189,7 @@ class Receipt:
         unknown = sorted(set(self.seconds) - set(PHASES))
         if unknown:
             raise VilaHDError(f"unknown phase(s) {unknown}: the phases of an answer are {list(PHASES)}")
-        object.__setattr__(self, "seconds", MappingProxyType(dict(self.seconds)))
+        object.__setattr__(self, "seconds", dict(self.seconds))
 
     @classmethod
     def from_looks(
@@ -211,16 +215,11 @@ class Receipt:
         for number, look in enumerate(self.looks, start=1):
             rows.append(("picture" if len(self.looks) == 1 else f"picture {number}", _describe_size(look)))
             rows.append(("looked at", _describe_choice(look)))
-            rows.append(
-                (
-                    "visual tokens",
-                    f"{look.low_res_tokens:,} low-res + {look.high_res_tokens:,} high-res = {look.visual_tokens:,}",
-                )
-            )
+            rows.append(("visual tokens", _describe_tokens(look)))
         rows.append(("text tokens", f"{self.prompt_tokens:,} prompt + {self.new_tokens:,} new"))
         if self.seconds:
-            phases = [f"{word} {self.seconds[key]:.2f}" for key, word in PHASES.items() if key in self.seconds]
-            rows.append(("seconds", f"{self.total_seconds:.2f} = " + " + ".join(phases)))
+            parts = [f"{word} {self.seconds[key]:.2f}" for key, word in PHASES.items() if key in self.seconds]
+            rows.append(("seconds", f"{self.total_seconds:.2f} = " + " + ".join(parts)))
         width = max(len(name) for name, _ in rows)
         return [f"{name:<{width}}  {text}" for name, text in rows]
 
@@ -239,8 +238,8 @@ class Receipt:
 def covered_share(masks: Iterable[Tensor]) -> float:
     """Exact share of the unit square covered by the union of the True cells of grids that all span it.
 
-    Grids need not be multiples of each other: the cells are cut at every boundary of every grid and the pieces
-    are summed as integers, so the result is the true ratio rounded once.
+    Grids need not be multiples of each other: the cells are cut at every boundary of every grid and the
+    pieces are summed as integers, so the result is the true ratio rounded once.
 
     Args:
         masks: bool tensors of shape (rows, columns), one per grid; none at all covers nothing.
@@ -262,7 +261,7 @@ def covered_share(masks: Iterable[Tensor]) -> float:
 
 
 def _merged_edges(counts: list[int]) -> tuple[np.ndarray, int]:
-    """All cell boundaries of grids with ``counts`` cells per side, as integers from 0 to the returned length."""
+    """All cell boundaries of grids with ``counts`` cells per side, as integers from 0 to a length."""
     length = math.lcm(*counts)
     edges = [np.arange(count + 1, dtype=np.int64) * (length // count) for count in counts]
     return np.unique(np.concatenate(edges)), length
@@ -274,6 +273,11 @@ def _describe_size(look: LookSummary) -> str:
     if look.processed_size != look.original_size:
         text += ", read as {} x {} px".format(*look.processed_size)
     return text
+
+
+def _describe_tokens(look: LookSummary) -> str:
+    """The visual tokens of a picture in words."""
+    return f"{look.low_res_tokens:,} low-res + {look.high_res_tokens:,} high-res = {look.visual_tokens:,}"
 
 
 def _describe_choice(look: LookSummary) -> str:
