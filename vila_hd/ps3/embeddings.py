@@ -1,0 +1,59 @@
+"""Patches to tokens, and position tables evaluated only where patches were chosen.
+
+Shape suffixes used in this file:
+    M = chosen patches, D = width, P = patch side, G = side of a stored position table, T = taps per axis.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .resampling import axis_taps
+
+
+class PatchProjection(nn.Conv2d):
+    """A convolution whose stride is its kernel, applied to patches that were cut out already.
+
+    The weight keeps the convolution's shape ``(D, 3, P, P)``, as published; the arithmetic is one matrix product,
+    which is far faster in the backward pass on a CPU and needs no picture.
+    """
+
+    def __init__(self, out_channels: int, patch: int) -> None:
+        super().__init__(3, out_channels, kernel_size=patch, stride=patch)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Return ``(..., D)`` for patches ``(..., 3, P, P)``."""
+        return F.linear(patches.flatten(-3), self.weight.flatten(1), self.bias)
+
+
+def positions_at(table: Tensor, grid: int, rows: Tensor, columns: Tensor, *, crop: bool) -> Tensor:
+    """Return the position embeddings of chosen places.
+
+    Args:
+        table: ``(1, G * G, D)``.
+        grid: side of the square grid that the table is stretched to (antialiased bicubic, float32).
+        rows: ``(M,)`` places in that grid.
+        columns: ``(M,)``.
+        crop: do not stretch: a place reads the entry of the same row and column (C-RADIO).
+
+    Returns:
+        ``(M, D)`` in the table's dtype. Equal to stretching the whole table first.
+    """
+    side = round(table.shape[1] ** 0.5)
+    if crop or grid == side:
+        return F.embedding(rows * side + columns, table[0])
+    taps = axis_taps(side, grid, "antialias", table.device)
+    places = taps.index[rows][:, :, None] * side + taps.index[columns][:, None, :]
+    weights = taps.weight[rows][:, :, None] * taps.weight[columns][:, None, :]
+    with torch.autocast(table.device.type, enabled=False):
+        values = F.embedding_bag(
+            places.flatten(1), table[0].float(), per_sample_weights=weights.flatten(1), mode="sum"
+        )
+    return values.to(table.dtype)
+
+
+def to_pixels(patches: Tensor, mean: list[float], std: list[float]) -> Tensor:
+    """Return raw RGB values 0..255 ``(..., 3, h, w)`` as normalised float32."""
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=patches.device)
+    factor = torch.tensor([1 / (255 * s) for s in std], device=patches.device)
+    return torch.addcmul(shift[:, None, None], patches.float(), factor[:, None, None])

@@ -1,0 +1,492 @@
+"""The passes of the PS3 tower: low resolution, the choice of patches, high resolution over the chosen ones.
+
+Shape suffixes and letters used in this file:
+    B = pictures, L = looks (uses of a picture), N = g * g low-resolution tokens, K = chosen patches of a look,
+    D = width, M = chosen patches of all looks, P = patch side.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import VilaHDError
+from ..options import HighResOptions
+from .configuration_ps3 import PS3VisionConfig
+from .embeddings import positions_at, to_pixels
+from .layers import DetailBranch, Mlp
+from .outputs import HighRes, LowRes, PS3VisionOutput
+from .plans import PassPlan, default_budget_split, plan_passes
+from .regions import Regions
+from .resampling import PatchSampler, grid_of, resize, scale_size
+from .selection import Grids, PatchSelection, choose_patches, score_maps
+from .trunk import Trunk
+
+_BATCH_TOKENS = 16384
+"""High-resolution tokens that are encoded as one batch; more are encoded in turn, to bound memory."""
+
+_LOGIT_SCALE = 5.0
+_LOGIT_LIMIT = 10.0
+
+Pixels = Tensor | Sequence[Tensor]
+"""``(B, 3, H, W)``, or one ``(3, H, W)`` per picture. Floats are normalised already, ``uint8`` is raw RGB."""
+
+Prompt = Tensor | Callable[[LowRes], Tensor]
+"""``(L, D)``, or a function that makes it from the low-resolution pass."""
+
+
+class PS3VisionEncoder(nn.Module):
+    """The tower without the Hugging Face shell: all parameters, all passes."""
+
+    def __init__(self, config: PS3VisionConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, scales, taps = config.hidden_size, len(config.high_scales), len(config.select_based_on_layer)
+        self.trunk = Trunk(config)
+        self.selection_feature_proj = Mlp(taps * width, taps * width, scales * width, norm=True)
+        self.prior_prompt = nn.Parameter(torch.zeros(width))
+        self.pos_emb_residual: nn.ParameterList | None = None
+        if config.separate_pos_emb:
+            sides = [config.residual_grid_size or scale // config.patch_size for scale in config.high_scales]
+            self.pos_emb_residual = nn.ParameterList(
+                nn.Parameter(torch.zeros(1, side * side, width)) for side in sides
+            )
+        self.highres_selection_feature_module: DetailBranch | None = None
+        self.prompt_proj_for_highres: nn.Linear | None = None
+        if config.highres_selection_feature:
+            out = config.highres_selection_module_out_dim
+            self.highres_selection_feature_module = DetailBranch(
+                config.highres_selection_module_hidden_dim,
+                out,
+                config.highres_selection_module_depth,
+                config.highres_selection_module_kernel_size,
+            )
+            self.prompt_proj_for_highres = nn.Linear(width, out * scales)
+
+    @property
+    def split(self) -> tuple[int, ...]:
+        """Patches of each high-resolution scale in one pass."""
+        config = self.config
+        if config.max_select_num_each_scale is not None:
+            return tuple(config.max_select_num_each_scale)
+        return default_budget_split(
+            config.ps3_scales, config.max_select_num, rounding=config.budget_rounding  # type: ignore[arg-type]
+        )
+
+    # ---------------------------------------------------------------- low resolution
+
+    def encode_low_res(
+        self,
+        pixel_values: Pixels,
+        *,
+        layers: Sequence[int] = (-1,),
+        keep_cache: bool = True,
+        taps: bool = True,
+        pool: bool = False,
+    ) -> LowRes:
+        """Encode the square low-resolution view of every picture; see ``PS3VisionModel.encode_low_res``."""
+        pictures = _check_pictures(pixel_values)
+        config, depth = self.config, len(self.trunk.blocks)
+        wanted = [_layer_number(layer, depth) for layer in layers]
+        tapped = [_layer_number(layer, depth) for layer in config.select_based_on_layer] if taps else []
+        side, grid = config.ps3_scales[0], config.low_res_grid
+        view = self._views(pictures, side, config.patch_size)
+        place = torch.arange(grid * grid, device=view.device)
+        x = self.trunk.tokens(view.flatten(1, 2), grid, place // grid, place % grid)
+        blocks = depth if pool or keep_cache else max([*wanted, *tapped], default=-1) + 1
+        last, kept, cache = self.trunk.run(x, blocks=blocks, keep={*wanted, *tapped}, keep_cache=keep_cache)
+        return LowRes(
+            pictures=pictures,
+            grids=tuple(self._grids(picture) for picture in pictures),
+            features=tuple(kept[i] for i in wanted),
+            cache=cache,
+            taps=torch.cat([kept[i] for i in tapped], dim=-1) if tapped else None,
+            pooled=self.trunk.pool(last, None) if pool else None,
+            layers=tuple(layers),
+        )
+
+    def _grids(self, picture: Tensor) -> Grids:
+        patch = self.config.patch_size
+        return tuple(grid_of(self._scale_size(picture, scale), patch) for scale in self.config.high_scales)
+
+    def _scale_size(self, picture: Tensor, scale: int) -> tuple[int, int]:
+        size = (picture.shape[1], picture.shape[2])
+        return scale_size(size, scale, low_scale=self.config.ps3_scales[0], patch=self.config.patch_size)
+
+    def _views(self, pictures: Sequence[Tensor], side: int, patch: int) -> Tensor:
+        """Return ``(B, side // patch, side // patch, 3, patch, patch)``: square views, normalised, cut into patches."""
+        views = []
+        for picture in pictures:
+            view = self._normalise(resize(picture, (side, side), self.config.resample), picture)  # type: ignore[arg-type]
+            cells = side // patch
+            view = view[:, : cells * patch, : cells * patch]
+            views.append(view.unflatten(2, (cells, patch)).unflatten(1, (cells, patch)).permute(1, 3, 0, 2, 4))
+        return torch.stack(views)
+
+    def _normalise(self, pixels: Tensor, picture: Tensor) -> Tensor:
+        """Return pixels of ``picture`` as the model reads them: normalised, on its device, in its dtype."""
+        weight = self.prior_prompt
+        pixels = pixels.to(weight.device)
+        if picture.dtype == torch.uint8:
+            return to_pixels(pixels, self.config.image_mean, self.config.image_std).to(weight.dtype)  # type: ignore[arg-type]
+        return pixels.to(picture.dtype).to(weight.dtype)
+
+    # ---------------------------------------------------------------- choice
+
+    def score(self, low: LowRes, prompt: Tensor | None = None, *, look_index: Tensor | None = None) -> Tensor:
+        """Score every low-resolution cell; see ``PS3VisionModel.score``."""
+        features, details = self._selector_features(low)
+        if prompt is None:
+            query = self.prior_prompt[None]
+            looks = len(low.pictures) if look_index is None else len(look_index)
+        else:
+            query, looks = prompt.to(features), len(prompt)
+        index = _check_looks(look_index, looks, len(low.pictures), features.device)
+        grid = self.config.low_res_grid
+        cosine = _similarity(features, query, index).view(-1, 1, grid, grid)
+        if details is not None:
+            assert self.prompt_proj_for_highres is not None
+            projection, out = self.prompt_proj_for_highres, self.config.highres_selection_module_out_dim
+            # Only the first scale's output group is ever used: its map decides for all scales.
+            detail_query = F.linear(query, projection.weight[:out], projection.bias[:out])
+            side = self.config.selection_image_size // self.config.highres_selection_module_kernel_size
+            detail = _similarity(details, detail_query, index).view(-1, 1, side, side)
+            cosine = (cosine + F.adaptive_max_pool2d(detail, (grid, grid))) / 2
+        logit = (cosine[:, 0] * _LOGIT_SCALE).clamp(-_LOGIT_LIMIT, _LOGIT_LIMIT)
+        return torch.stack([torch.zeros_like(logit), logit], dim=-1).softmax(dim=-1)[..., 1]
+
+    def _selector_features(self, low: LowRes) -> tuple[Tensor, Tensor | None]:
+        """Return unit vectors of every cell ``(B, N, D)`` and of the convolutional branch ``(B, n * n, out)``."""
+        kept = low.selector_cache()
+        if kept is not None:
+            return kept
+        if low.taps is None:
+            raise VilaHDError("the low-resolution pass has no selector features: call encode_low_res(taps=True)")
+        width, projection = self.config.hidden_size, self.selection_feature_proj
+        # Only the first of the published output groups is ever used, see above.
+        hidden = projection.hidden(low.taps)
+        features = F.linear(hidden, projection.fc2.weight[:width], projection.fc2.bias[:width])
+        features = F.normalize(features, dim=-1)
+        details = None
+        if self.highres_selection_feature_module is not None:
+            config = self.config
+            patches = self._views(
+                low.pictures, config.selection_image_size, config.highres_selection_module_kernel_size
+            )
+            details = F.normalize(self.highres_selection_feature_module(patches).flatten(1, 2), dim=-1)
+        low.keep_selector((features, details))
+        return features, details
+
+    @torch.no_grad()
+    def select(
+        self,
+        low: LowRes,
+        scores: Tensor,
+        *,
+        options: HighResOptions,
+        regions: Regions | None = None,
+        look_index: Tensor | None = None,
+        plans: Sequence[PassPlan] | None = None,
+    ) -> PatchSelection:
+        """Choose patches; see ``PS3VisionModel.select``."""
+        grids = self._look_grids(low, look_index, len(scores))
+        if regions is not None and len(regions) != len(scores):
+            raise VilaHDError(f"{len(regions)} regions for {len(scores)} looks: give one entry per look")
+        if plans is None:
+            plans = self.plan(grids, options)
+        if regions is not None:
+            regions = regions.to(scores.device)
+        return choose_patches(scores.detach(), grids, plans, regions=regions, smooth=options.smooth)
+
+    def _look_grids(self, low: LowRes, look_index: Tensor | None, looks: int) -> list[Grids]:
+        if look_index is None and looks == len(low.grids):
+            return list(low.grids)
+        index = _check_looks(look_index, looks, len(low.grids), torch.device("cpu"))
+        return list(low.grids) if index is None else [low.grids[i] for i in index.tolist()]
+
+    def plan(self, grids: Sequence[Grids], options: HighResOptions) -> list[PassPlan]:
+        """Return how many patches each pass takes from each scale, per look."""
+        config = self.config
+        scales = config.high_scales
+        if options.per_scale is not None and len(options.per_scale) != len(scales):
+            raise VilaHDError(
+                f"per_scale={options.per_scale}: use {len(scales)} numbers, one for each of the scales {scales}"
+            )
+        if options.max_scale is not None and options.max_scale not in scales:
+            raise VilaHDError(f"max_scale={options.max_scale}: use one of {', '.join(map(str, scales))}")
+        count = None if options.max_scale is None else scales.index(options.max_scale) + 1
+        plans = {
+            entry: plan_passes(
+                [rows * columns for rows, columns in entry],
+                options.per_scale or self.split,
+                budget=options.budget,
+                num_scales=count,
+                rounding=config.budget_rounding,  # type: ignore[arg-type]
+            )
+            for entry in set(grids)
+        }
+        return [plans[entry] for entry in grids]
+
+    # ---------------------------------------------------------------- high resolution
+
+    def encode_high_res(
+        self,
+        low: LowRes,
+        selection: PatchSelection,
+        *,
+        layers: Sequence[int] = (-1,),
+        look_index: Tensor | None = None,
+        pool: bool = False,
+        pool_regions: Regions | None = None,
+    ) -> HighRes:
+        """Encode the chosen patches; see ``PS3VisionModel.encode_high_res``."""
+        depth, looks = len(self.trunk.blocks), len(selection.index)
+        pool = pool or pool_regions is not None
+        wanted = [_layer_number(layer, depth) for layer in layers]
+        blocks = depth if pool else max(wanted, default=-1) + 1
+        if len(low.cache) < blocks:
+            raise VilaHDError(
+                f"the low-resolution pass kept keys and values of {len(low.cache)} blocks, {blocks} are needed: call "
+                "encode_low_res(keep_cache=True)"
+            )
+        device = self.prior_prompt.device
+        index = _check_looks(look_index, looks, len(low.pictures), device)
+        picture = torch.arange(looks, device=device) if index is None else index
+        tokens = self._chosen_tokens(low, selection, picture)
+        needed = sorted({*wanted, depth - 1} if pool else set(wanted))
+        flat = self._run_passes(tokens, selection, picture, low, blocks, needed)
+        full = {i: _to_looks(value, selection.mask) for i, value in flat.items()}
+        pooled = None
+        if pool:
+            pooled = self.trunk.pool(full[depth - 1], self._pool_mask(selection, pool_regions))
+        return HighRes(features=tuple(full[i] for i in wanted), pooled=pooled)
+
+    def _chosen_tokens(self, low: LowRes, selection: PatchSelection, picture: Tensor) -> Tensor:
+        """Return ``(M, D)``: tokens of all chosen patches, look by look in the order of the selection."""
+        config, mask = self.config, selection.mask
+        scale, row, column = (entry[mask] for entry in selection.places())
+        owner = picture[:, None].expand_as(mask)[mask]
+        shape = (len(scale), 3, config.patch_size, config.patch_size)
+        patches = self.prior_prompt.new_empty(shape)
+        positions = self.prior_prompt.new_zeros(len(scale), config.hidden_size)
+        samplers: dict[tuple[int, int, int], PatchSampler] = {}
+        spots: list[Tensor] = []
+        tables: list[Tensor] = []
+        for i, size in enumerate(config.high_scales):
+            for b, source in enumerate(low.pictures):
+                spot = ((scale == i) & (owner == b)).nonzero()[:, 0]
+                if not len(spot):
+                    continue
+                key = (i, source.shape[1], source.shape[2])
+                if key not in samplers:
+                    samplers[key] = PatchSampler(
+                        (source.shape[1], source.shape[2]),
+                        self._scale_size(source, size),
+                        patch=config.patch_size,
+                        method=config.resample,  # type: ignore[arg-type]
+                        device=source.device,
+                    )
+                rows, columns = row[spot], column[spot]
+                raw = samplers[key].gather(source, rows.to(source.device), columns.to(source.device))
+                patches[spot] = self._normalise(raw, source)
+                spots.append(spot)
+                tables.append(self._positions(i, max(low.grids[b][i]), rows, columns))
+        if tables:
+            positions = positions.index_copy(0, torch.cat(spots), torch.cat(tables))
+        return self.trunk.patch_embed.proj(patches) + positions
+
+    def _positions(self, scale: int, grid: int, rows: Tensor, columns: Tensor) -> Tensor:
+        """Return ``(M, D)``: position embeddings of chosen places of one high-resolution scale."""
+        config = self.config
+        positions = positions_at(self.trunk.pos_embed, grid, rows, columns, crop=config.radio)
+        if self.pos_emb_residual is not None:
+            table = self.pos_emb_residual[scale]
+            # A table with one entry per patch is cropped, never stretched.
+            crop = config.residual_grid_size is None
+            positions = positions + positions_at(table, grid, rows, columns, crop=crop)
+        return positions
+
+    def _run_passes(
+        self,
+        tokens: Tensor,
+        selection: PatchSelection,
+        picture: Tensor,
+        low: LowRes,
+        blocks: int,
+        needed: Sequence[int],
+    ) -> dict[int, Tensor]:
+        """Return block outputs ``(M, D)`` in the order of ``tokens``; patches of different passes do not meet."""
+        outputs: dict[int, list[Tensor]] = {i: [] for i in needed}
+        places = []
+        for rows, owner in _pass_batches(selection, picture):
+            mask = rows >= 0
+            padded = not bool(mask.all())
+            cache = low.cache[:blocks]
+            _, kept, _ = self.trunk.run(
+                tokens[rows.clamp(min=0)],
+                blocks=blocks,
+                keep=needed,
+                cache=cache,
+                index=owner,
+                mask=mask if padded else None,
+            )
+            for i, value in kept.items():
+                outputs[i].append(value[mask] if padded else value.flatten(0, 1))
+            places.append(rows[mask])
+        if not places:
+            return {i: tokens for i in needed}
+        order = torch.cat(places).argsort()
+        return {i: torch.cat(values)[order] for i, values in outputs.items()}
+
+    def _pool_mask(self, selection: PatchSelection, regions: Regions | None) -> Tensor | None:
+        """Return ``(L, K)`` bool: tokens that are pooled; None: all."""
+        mask = selection.mask
+        if regions is None:
+            return None if bool(mask.all()) else mask
+        inside = torch.zeros_like(mask)
+        for look, grids in enumerate(selection.grids):
+            on = torch.cat([entry[0].flatten() for entry in regions.subset([look]).on_scales(grids)])
+            inside[look] = on.to(mask.device)[selection.index[look].clamp(min=0)]
+        inside &= mask
+        # A look whose region holds no chosen patch is pooled over all its patches, as in the reference.
+        return torch.where(inside.any(dim=1, keepdim=True), inside, mask)
+
+    # ---------------------------------------------------------------- everything
+
+    def forward(
+        self,
+        pixel_values: Pixels,
+        prompt: Prompt | None = None,
+        *,
+        options: HighResOptions | None = None,
+        regions: Regions | None = None,
+        look_index: Tensor | None = None,
+        layers: Sequence[int] = (-1,),
+        pool: bool = False,
+        pool_regions: Regions | None = None,
+        saliency: bool = False,
+    ) -> PS3VisionOutput:
+        """Run all passes; see ``PS3VisionModel.forward``."""
+        options = options or HighResOptions()
+        close = options.budget != 0
+        low = self.encode_low_res(pixel_values, layers=layers, keep_cache=close, taps=close, pool=pool)
+        if options.guided_by == "regions" and regions is None:
+            raise VilaHDError("guided_by='regions' without regions: pass regions=Regions.from_boxes(...)")
+        vector = prompt(low) if callable(prompt) else prompt
+        looks = len(look_index) if look_index is not None else len(low.pictures) if vector is None else len(vector)
+        index = _check_looks(look_index, looks, len(low.pictures), self.prior_prompt.device)
+        if not close:
+            features = tuple(value if index is None else value[index] for value in low.features)
+            pooled = low.pooled if low.pooled is None or index is None else low.pooled[index]
+            return PS3VisionOutput(
+                last_hidden_state=features[-1] if features else None,
+                hidden_states=features or None,
+                pooled_output=pooled,
+                low=low,
+            )
+        guided = vector is not None and options.guided_by != "saliency"
+        prior = self.score(low, look_index=index) if saliency or not guided else None
+        posterior = None if vector is None else self.score(low, vector, look_index=index)
+        scores = posterior if guided else prior
+        assert scores is not None
+        selection = self.select(low, scores, options=options, regions=regions, look_index=index)
+        high = self.encode_high_res(
+            low, selection, layers=layers, look_index=index, pool=pool, pool_regions=pool_regions
+        )
+        states = tuple(
+            torch.cat([near if index is None else near[index], far], dim=1)
+            for near, far in zip(low.features, high.features, strict=True)
+        )
+        maps = None
+        if options.return_maps:
+            maps = score_maps(scores.detach(), selection.grids, regions=regions, smooth=options.smooth)
+        return PS3VisionOutput(
+            last_hidden_state=states[-1] if states else None,
+            hidden_states=states or None,
+            pooled_output=high.pooled,
+            low=low,
+            high=high,
+            selection=selection,
+            scores=scores,
+            saliency_scores=prior,
+            prompt_scores=posterior,
+            score_maps=maps,
+        )
+
+
+def _check_pictures(pixel_values: Pixels) -> list[Tensor]:
+    pictures = list(pixel_values.unbind(0)) if isinstance(pixel_values, Tensor) and pixel_values.ndim == 4 else pixel_values
+    if isinstance(pictures, Tensor):
+        raise VilaHDError(f"pixel_values has shape {tuple(pictures.shape)}: use (pictures, 3, rows, columns)")
+    for picture in pictures:
+        if picture.ndim != 3 or picture.shape[0] != 3 or not picture.numel():
+            raise VilaHDError(f"a picture has shape {tuple(picture.shape)}: use (3, rows, columns)")
+        if picture.dtype != torch.uint8 and not picture.is_floating_point():
+            raise VilaHDError(f"a picture has dtype {picture.dtype}: use uint8 (raw RGB) or normalised floats")
+    if not len(pictures):
+        raise VilaHDError("pixel_values holds no picture: pass at least one")
+    return list(pictures)
+
+
+def _check_looks(look_index: Tensor | None, looks: int, pictures: int, device: torch.device) -> Tensor | None:
+    """Return the picture of every look on ``device``; None when look i shows picture i."""
+    if look_index is None:
+        if looks != pictures:
+            raise VilaHDError(f"{looks} looks for {pictures} pictures: pass look_index, the picture of every look")
+        return None
+    if look_index.ndim != 1 or len(look_index) != looks:
+        raise VilaHDError(f"look_index has shape {tuple(look_index.shape)} for {looks} looks: use ({looks},)")
+    return look_index.to(device=device, dtype=torch.long)
+
+
+def _layer_number(layer: int, depth: int) -> int:
+    if not -depth <= layer < depth:
+        raise VilaHDError(f"layer {layer}: the tower has {depth} blocks; use -{depth}..{depth - 1}")
+    return layer % depth
+
+
+def _similarity(features: Tensor, query: Tensor, index: Tensor | None) -> Tensor:
+    """Return cosines ``(L, N)`` of unit features ``(B, N, D)`` with queries ``(L, D)`` (or one for all looks)."""
+    query = F.normalize(query, dim=-1).to(features.dtype)
+    with torch.autocast(features.device.type, enabled=False):  # scores in 8 bits would be mostly ties
+        if len(query) == 1:
+            cosine = features @ query[0]
+            return cosine if index is None else cosine[index]
+        if index is not None:
+            features = features[index]
+        return torch.bmm(features, query[:, :, None])[:, :, 0]
+
+
+def _pass_batches(selection: PatchSelection, picture: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return the passes as batches: rows ``(G, n)`` of token numbers (-1: padding) and pictures ``(G,)``.
+
+    Passes of equal length share a batch. Only looks with different counts in one pass make padding.
+    """
+    mask = selection.mask
+    number = torch.full_like(selection.index, -1)
+    number[mask] = torch.arange(int(mask.sum()), device=mask.device)
+    groups: dict[tuple[int, bool], list[tuple[Tensor, Tensor]]] = {}
+    for step in range(1, int(selection.passes.max()) + 1 if selection.passes.numel() else 1):
+        inside = selection.passes == step
+        counts = inside.sum(dim=1)
+        looks = counts.nonzero()[:, 0]
+        sizes = counts[looks].tolist()
+        longest = max(sizes)
+        rows = number.new_full((len(looks), longest), -1)
+        inside = inside[looks]
+        rows[torch.arange(longest, device=rows.device) < counts[looks, None]] = number[looks][inside]
+        groups.setdefault((longest, min(sizes) == longest), []).append((rows, picture[looks]))
+    batches = []
+    for (longest, _), parts in groups.items():
+        rows, owner = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+        step = max(1, _BATCH_TOKENS // longest)
+        batches += list(zip(rows.split(step), owner.split(step), strict=True))
+    return batches
+
+
+def _to_looks(flat: Tensor, mask: Tensor) -> Tensor:
+    """Return ``(L, K, D)`` from ``(M, D)``, zeros where ``mask`` is False."""
+    if flat.shape[0] == mask.numel():
+        return flat.view(*mask.shape, -1)
+    return flat.new_zeros(*mask.shape, flat.shape[-1]).masked_scatter(mask[:, :, None], flat)
