@@ -40,11 +40,15 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["vila_hd", "vila_hd.*", "llava_compat", "llava_compat.*"]),
-    package_data={"vila_hd": ["py.typed", "assets/**/*"], "llava_compat": ["py.typed"]},
+    package_data={
+        "vila_hd": ["py.typed", "assets/**/*", "lens/*.html", "lens/*.css", "lens/*.js"],
+        "llava_compat": ["py.typed"],
+    },
     install_requires=[
         "ftfy>=6.1",  # the published PS3 text towers were trained on text that it cleaned
         "jinja2>=3.1",  # chat templates
         "numpy>=1.26",
+        "packaging>=23",
         "pillow>=10.3",
         "protobuf>=4",  # transformers reads SentencePiece models with it
         "safetensors>=0.4.3",

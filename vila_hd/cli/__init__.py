@@ -1,0 +1,55 @@
+"""The command ``vila-hd``. Each command is a module here with a function ``run(args) -> int``.
+
+Exit status: 0 fine, 2 something the user can mend (one line ``error: ...`` on stderr), 130 after Ctrl-C.
+"""
+
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from ..errors import VilaHDError
+from ..utils.logging import configure_for_terminal
+from .parsers import COMMANDS, command_parser, main_parser
+from .terminal import print_error
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit status and never raises for bad input."""
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except VilaHDError as error:
+        print_error(error)
+        return 2
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output is gone (vila-hd info nano | head -1); not to be told again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(words: list[str]) -> int:
+    name = words[0] if words else ""
+    if name not in COMMANDS:
+        parser = main_parser()
+        if not words or name in ("-h", "--help"):
+            parser.print_help()
+            return 0 if words else 2
+        parser.parse_known_args(words)  # --version prints and leaves
+        raise VilaHDError(f"unknown command {name!r}: use one of {', '.join(COMMANDS)}; see vila-hd --help")
+    # Intermixed: options may stand between the pictures and the question.
+    args = command_parser(name).parse_intermixed_args(words[1:])
+    _quieten_libraries()
+    module = importlib.import_module(f".{name}", __name__)
+    status: int = module.run(args)
+    return status
+
+
+def _quieten_libraries() -> None:
+    """Our warnings as lines on stderr; those of libraries are about code, not about what the user typed."""
+    configure_for_terminal()
+    for module in ("PIL", "transformers", "torch"):
+        warnings.filterwarnings("ignore", module=module)
