@@ -20,7 +20,7 @@ from .outputs import HighRes, LowRes, PS3VisionOutput
 from .plans import PassPlan, default_budget_split, plan_passes
 from .regions import Regions
 from .resampling import PatchSampler, grid_of, resize, scale_size
-from .selection import Grids, PatchSelection, choose_patches, score_maps
+from .selection import Grids, PatchSelection, choose_patches, group_looks, score_maps
 from .trunk import Trunk
 
 _BATCH_TOKENS = 16384
@@ -345,9 +345,11 @@ class PS3VisionEncoder(nn.Module):
         if regions is None:
             return None if bool(mask.all()) else mask
         inside = torch.zeros_like(mask)
-        for look, grids in enumerate(selection.grids):
-            on = torch.cat([entry[0].flatten() for entry in regions.subset([look]).on_scales(grids)])
-            inside[look] = on.to(mask.device)[selection.index[look].clamp(min=0)]
+        for grids, looks in group_looks(selection.grids).items():
+            part = regions.subset(looks).to(mask.device)
+            # Matches the reference: every scale is compared with the region itself, not through the first scale.
+            touched = torch.cat([part.on_grid(*grid).flatten(1) for grid in grids], dim=1)
+            inside[looks] = touched.gather(1, selection.index[looks].clamp(min=0))
         inside &= mask
         # A look whose region holds no chosen patch is pooled over all its patches, as in the reference.
         return torch.where(inside.any(dim=1, keepdim=True), inside, mask)
