@@ -1,0 +1,136 @@
+"""VilaHDConfig: what a checkpoint needs to rebuild the architecture."""
+
+import re
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig
+from transformers.configuration_utils import PreTrainedConfig
+
+from .errors import VilaHDError
+from .ps3.configuration_ps3 import PS3VisionConfig
+
+DOWNSAMPLE = {"mlp_downsample": 2, "mlp_downsample_2x2_fix": 2, "mlp_downsample_3x3_fix": 3}
+"""Projectors that merge a square of patches into one token: name -> side of that square in patches."""
+
+
+def downsample_of(projector_type: str) -> int:
+    """Side, in patches, of the square that one visual token of ``projector_type`` stands for.
+
+    Raises:
+        VilaHDError: unknown projector.
+    """
+    if projector_type in DOWNSAMPLE:
+        return DOWNSAMPLE[projector_type]
+    if projector_type in ("linear", "identity") or re.fullmatch(r"mlp[1-9]\d*x_gelu", projector_type):
+        return 1
+    raise VilaHDError(
+        f"projector_type={projector_type!r}: use one of {', '.join(DOWNSAMPLE)}, mlpNx_gelu (such as mlp2x_gelu), "
+        "linear or identity"
+    )
+
+
+@strict
+class VilaHDConfig(PreTrainedConfig):
+    """A PS3 vision tower, a projector and a causal language model.
+
+    Attributes:
+        vision_config: The tower (``PS3VisionConfig`` or its dictionary).
+        text_config: The language model: any configuration that ``AutoModelForCausalLM`` knows.
+        projector_type: ``mlp_downsample`` and ``mlp_downsample_2x2_fix`` (2 x 2 patches per token),
+            ``mlp_downsample_3x3_fix`` (3 x 3), ``mlpNx_gelu``, ``linear``, ``identity`` (1 patch per token).
+        select_layer: Block of the tower whose output is projected; -1 is the last, -2 the one before it.
+        prompt_head: Turns the language model's state at the end of the question into the tower's prompt;
+            None: the model cannot be guided by the question.
+        high_res_position: Whether position and scale embeddings are added to the visual tokens.
+        default_budget: High-resolution patches per picture when a call does not say; None: one full pass.
+        default_guide: What steers the choice when a call does not say.
+        cell_rule: Which tokens are kept where a grid is no multiple of the projector's square. ``whole``: all patches
+            that exist in the square were chosen; ``published``: the published code's rule, which averages over
+            overlapping windows. The same on every other grid.
+        image_token_id: Id of the placeholder that stands for one low-resolution visual token.
+        prompt_end_ids: Ids of the template text between a user's words and the answer. The position before their last
+            occurrence is where the question ends. Empty: the last token of the prompt.
+        lm_head_bias: Whether the language model's output layer has a bias.
+    """
+
+    model_type = "vila_hd"
+
+    vision_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    projector_type: str = "mlp_downsample"
+    select_layer: int = -2
+    prompt_head: Literal["mlp", "linear"] | None = "mlp"
+    high_res_position: bool = True
+    default_budget: int | None = None
+    default_guide: Literal["prompt", "saliency"] = "prompt"
+    cell_rule: Literal["whole", "published"] = "whole"
+    image_token_id: int = 0
+    prompt_end_ids: list[int] | tuple[int, ...] = ()
+    lm_head_bias: bool = False
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.vision_config = _vision_config(self.vision_config)
+        self.text_config = _text_config(self.text_config)
+        self.tie_word_embeddings = self.tie_word_embeddings or self.text_config.tie_word_embeddings
+        super().__post_init__(**kwargs)
+        downsample_of(self.projector_type)
+        if self.default_budget is not None and self.default_budget < 0:
+            raise VilaHDError(f"default_budget={self.default_budget}: use a number of patches >= 0, or none")
+        if self.prompt_head is None and self.default_guide == "prompt":
+            raise VilaHDError("default_guide='prompt' without a prompt head: set default_guide to 'saliency'")
+        if (
+            self.projector_type == "identity"
+            and self.vision_config.hidden_size != self.text_config.hidden_size
+        ):
+            raise VilaHDError(
+                f"projector_type='identity' joins a tower of width {self.vision_config.hidden_size} to a language "
+                f"model of width {self.text_config.hidden_size}: use 'linear' or an MLP"
+            )
+        self.prompt_end_ids = list(self.prompt_end_ids)
+
+    @property
+    def downsample(self) -> int:
+        """Side, in patches, of the square that one visual token stands for."""
+        return downsample_of(self.projector_type)
+
+    @property
+    def low_res_grid(self) -> int:
+        """Rows, which are also the columns, of the low-resolution patch grid."""
+        return self.vision_config.ps3_scales[0] // self.vision_config.patch_size
+
+    @property
+    def low_res_tokens(self) -> int:
+        """Low-resolution visual tokens per picture."""
+        return (-(-self.low_res_grid // self.downsample)) ** 2
+
+    @property
+    def high_scales(self) -> tuple[int, ...]:
+        """High-resolution scales in pixels, ascending."""
+        return tuple(self.vision_config.ps3_scales[1:])
+
+
+# After the class body, where the name would otherwise count as a field of the dataclass.
+VilaHDConfig.sub_configs = {"vision_config": PS3VisionConfig, "text_config": AutoConfig}
+
+
+def _vision_config(value: dict | PreTrainedConfig | None) -> PS3VisionConfig:
+    if isinstance(value, PS3VisionConfig):
+        return value
+    if value is None or isinstance(value, dict):
+        return PS3VisionConfig(**(value or {}))
+    raise VilaHDError(f"vision_config is a {type(value).__name__}: give a PS3VisionConfig")
+
+
+def _text_config(value: dict | PreTrainedConfig | None) -> PreTrainedConfig:
+    if isinstance(value, PreTrainedConfig):
+        return value
+    values = dict(value or {"model_type": "qwen2"})
+    model_type = values.pop("model_type", None)
+    if model_type is None:
+        raise VilaHDError("text_config has no model_type: copy the whole config.json of the language model")
+    return AutoConfig.for_model(model_type, **values)
+
+
+AutoConfig.register("vila_hd", VilaHDConfig, exist_ok=True)

@@ -1,0 +1,598 @@
+"""VilaHDModel (fusion) and VilaHDForConditionalGeneration (head, loss).
+
+Shape suffixes used in this file:
+    B = rows of the batch, T = columns of ``input_ids``, U = columns with high-resolution tokens, P = pictures,
+    L = looks (uses of a picture, one per run of placeholders), N = high-resolution tokens of all looks together,
+    g = side of the low-resolution grid, D = language-model width, C = tower width.
+"""
+
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import Cache, PreTrainedModel
+from transformers import initialization as init
+from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.models.auto.modeling_auto import AutoModel, AutoModelForImageTextToText
+
+from .configuration_vila_hd import VilaHDConfig
+from .constants import IGNORE_INDEX
+from .errors import VilaHDError
+from .fusion import Layout, Runs, find_prompt_positions, find_runs, lay_out
+from .options import HighResOptions
+from .outputs import VilaHDModelOutput, VilaHDOutput, VisualTokens
+from .projector import VilaHDProjector, complete_cells
+from .ps3.modeling_ps3 import PS3VisionModel
+from .ps3.outputs import HighRes, LowRes
+from .ps3.regions import Regions
+from .ps3.selection import PatchSelection
+from .ps3.strict_loading import StrictLoadingMixin
+from .remote_code import add_remote_code
+from .two_step import TwoStepGenerationMixin, regions_from_options
+
+Pixels = Tensor | Sequence[Tensor]
+"""``(P, 3, rows, columns)`` or one ``(3, rows, columns)`` per picture; uint8 RGB, or floats normalised already."""
+
+_PROMPT_HEAD_INIT = 0.02
+
+
+class VilaHDPreTrainedModel(StrictLoadingMixin, PreTrainedModel):
+    """Initialisation, loading and saving shared by both models."""
+
+    config_class = VilaHDConfig
+    base_model_prefix = "model"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, VilaHDProjector):
+            # After its children, which the line above has initialised by type.
+            for name, parameter in module.named_parameters():
+                if name.startswith(("high_res_pos_embed", "high_res_scale_embed")):
+                    init.zeros_(parameter)
+                elif name.startswith("top_down_prompt_head") and "norm" not in name:
+                    init.uniform_(parameter, -_PROMPT_HEAD_INIT, _PROMPT_HEAD_INIT)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Write config and weights; arguments as in ``PreTrainedModel.save_pretrained``."""
+        super().save_pretrained(save_directory, **kwargs)
+        if kwargs.get("is_main_process", True):
+            add_remote_code(Path(save_directory))
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str | type = "AutoModel") -> None:
+        """Nothing to do: saved folders name this package instead of carrying a copy of its source."""
+
+
+class VilaHDModel(VilaHDPreTrainedModel):
+    """The tower, the projector and the language model without its head."""
+
+    def __init__(self, config: VilaHDConfig) -> None:
+        super().__init__(config)
+        self.vision_tower = PS3VisionModel(config.vision_config)
+        self.projector = VilaHDProjector(config)
+        self.language_model = AutoModel.from_config(config.text_config)
+        self._takes_positions = "position_ids" in inspect.signature(self.language_model.forward).parameters
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The language model's token embeddings."""
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the language model's token embeddings."""
+        self.language_model.set_input_embeddings(value)
+
+    def resolve_options(self, options: HighResOptions | None) -> HighResOptions:
+        """``options`` with the checkpoint's defaults filled in.
+
+        Raises:
+            VilaHDError: the question shall guide the choice, but there is no prompt head.
+        """
+        config = self.config
+        if options is None:
+            options = HighResOptions(guided_by=config.default_guide)
+        if options.guided_by == "prompt" and config.prompt_head is None:
+            raise VilaHDError("guided_by='prompt': this model has no prompt head; use guided_by='saliency'")
+        if options.budget == "auto" and config.default_budget is not None:
+            options = replace(options, budget=config.default_budget)
+        return options
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        pixel_values: Pixels | None = None,
+        *,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        high_res: HighResOptions | None = None,
+        regions: Regions | None = None,
+        look_index: Tensor | None = None,
+        prompt_positions: Tensor | None = None,
+        saliency: bool = False,
+        scores_only: bool = False,
+        always_look: bool = False,
+        **kwargs: Any,
+    ) -> VilaHDModelOutput:
+        """Run everything but the head.
+
+        Args:
+            input_ids: ``(B, T)`` with one run of placeholders per look.
+            attention_mask: ``(B, T)``, 0 at padding; None: no padding.
+            pixel_values: the pictures; None: text only, or a continuation of ``past_key_values``.
+            position_ids: for continuations; computed otherwise.
+            past_key_values: cache to continue.
+            inputs_embeds: ``(B, T, D)`` instead of ``input_ids``, text only.
+            use_cache: return the cache.
+            high_res: how closely to look; None: the checkpoint's defaults.
+            regions: one entry per look; patches in them are chosen first (teacher forcing).
+            look_index: ``(L,)`` the picture that each run of placeholders shows; None: run i shows picture i.
+            prompt_positions: ``(B,)`` column of ``input_ids`` at which the question ends; None: found by
+                ``config.prompt_end_ids``.
+            saliency: also return the scores by the picture alone.
+            scores_only: stop after the scores: no high-resolution pass, no second pass of the language model.
+            always_look: run the tower also without pictures, on a blank one that does not count. Under ZeRO-3 all
+                ranks must call it equally often, whatever their batches hold.
+            **kwargs: handed to the language model (``output_hidden_states``, ``output_attentions``, ...).
+
+        Raises:
+            VilaHDError: placeholders and pictures do not fit, or an option does not fit the checkpoint.
+        """
+        if pixel_values is None and not always_look:
+            if input_ids is not None and past_key_values is None:
+                self._check_no_placeholders(input_ids)
+            embeds = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
+            outputs = self.run_language_model(
+                embeds, attention_mask, position_ids, past_key_values, use_cache, **kwargs
+            )
+            return VilaHDModelOutput(**outputs)
+        if input_ids is None or past_key_values is not None:
+            raise VilaHDError("pictures need input_ids and no past_key_values: pass the whole prompt")
+        options = self.resolve_options(high_res)
+        mask_BT = (
+            torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        )
+        blank = pixel_values is None
+        if blank:
+            pixel_values, runs = self._blank_picture(input_ids)
+            regions, look_index = None, None
+            if options.guided_by == "regions":
+                options = replace(options, guided_by=self.config.default_guide, regions=())
+        else:
+            runs = self.check_runs(input_ids, len(pixel_values), look_index)
+        embeds_BTD = self.get_input_embeddings()(input_ids)
+
+        def make_prompt(low_BND: Tensor) -> Tensor:
+            states_BD, _ = self.read_question(
+                self.insert_low_res(embeds_BTD.detach(), runs, look_index, low_BND.detach(), blank=blank),
+                mask_BT,
+                self.prompt_positions(input_ids, mask_BT, prompt_positions),
+            )
+            return self.projector.prompt(states_BD[runs.row])
+
+        visual = self._look(
+            pixel_values,
+            make_prompt,
+            options,
+            regions,
+            look_index,
+            saliency=saliency,
+            scores_only=scores_only,
+        )
+        if blank:
+            return self._forward_blank(
+                embeds_BTD, mask_BT, visual, use_cache, scores_only=scores_only, **kwargs
+            )
+        if scores_only:
+            return VilaHDModelOutput(visual=visual)
+        assert visual.low is not None
+        layout = lay_out(mask_BT, runs, visual.counts, padding_side="right")
+        fused_BUD = layout.place(self.insert_low_res(embeds_BTD, runs, look_index, visual.low), visual.high)
+        outputs = self.run_language_model(
+            fused_BUD, layout.mask.long(), layout.positions, None, use_cache, **kwargs
+        )
+        return VilaHDModelOutput(**outputs, visual=visual, layout=layout)
+
+    # ---------------------------------------------------------------- parts, also used by generation
+
+    def check_runs(self, input_ids: Tensor, num_pictures: int, look_index: Tensor | None) -> Runs:
+        """The runs of placeholders, checked against the number of pictures.
+
+        Raises:
+            VilaHDError: they do not fit; names both numbers.
+        """
+        runs = find_runs(input_ids, self.config.image_token_id, self.config.low_res_tokens)
+        looks = num_pictures if look_index is None else len(look_index)
+        if len(runs) != looks:
+            tokens = self.config.low_res_tokens
+            what = "picture(s)" if look_index is None else "entries of look_index"
+            raise VilaHDError(
+                f"expected {looks * tokens} image tokens for {looks} {what} of {tokens} each, got "
+                f"{len(runs) * tokens}: make input_ids and pixel_values with the model's own processor"
+            )
+        return runs
+
+    def prompt_positions(self, input_ids: Tensor, mask_BT: Tensor, positions: Tensor | None) -> Tensor:
+        """``(B,)`` columns at which the questions end; ``positions`` when given.
+
+        Raises:
+            VilaHDError: ``positions`` has another shape or points outside of ``input_ids``.
+        """
+        if positions is None:
+            return find_prompt_positions(input_ids, mask_BT, self.config.prompt_end_ids)
+        rows, columns = input_ids.shape
+        if positions.shape != (rows,) or bool(((positions < 0) | (positions >= columns)).any()):
+            raise VilaHDError(
+                f"prompt_positions={positions.tolist()}: use one column (0 to {columns - 1}) for each of {rows} rows"
+            )
+        return positions.to(input_ids.device)
+
+    def insert_low_res(
+        self,
+        embeds_BTD: Tensor,
+        runs: Runs,
+        look_index: Tensor | None,
+        low_PND: Tensor,
+        *,
+        blank: bool = False,
+    ) -> Tensor:
+        """``(B, T, D)``: the embeddings with low-resolution tokens at the placeholders."""
+        if blank:
+            return embeds_BTD
+        low_LND = low_PND if look_index is None else low_PND[look_index.to(low_PND.device)]
+        low_LND = low_LND.to(embeds_BTD)
+        column_LN = runs.start[:, None] + torch.arange(low_LND.shape[1], device=runs.start.device)
+        return embeds_BTD.index_put((runs.row[:, None].expand_as(column_LN), column_LN), low_LND)
+
+    def read_question(
+        self, embeds_BTD: Tensor, mask_BT: Tensor, positions_B: Tensor, cache: Cache | None = None
+    ) -> tuple[Tensor, int]:
+        """The language model's states ``(B, D)`` where the questions end, and the number of columns that were run.
+
+        Never differentiable: the tower's prompt depends on these states through the prompt head only.
+        """
+        columns = int(positions_B.max()) + 1
+        mask_BT = mask_BT[:, :columns]
+        with torch.no_grad():
+            outputs = self.run_language_model(
+                embeds_BTD[:, :columns],
+                mask_BT.long(),
+                (mask_BT.long().cumsum(1) - 1).clamp(min=0),
+                cache,
+                cache is not None,
+            )
+            states_BTD = outputs["last_hidden_state"]
+        return states_BTD[torch.arange(len(states_BTD), device=states_BTD.device), positions_B], columns
+
+    def run_language_model(
+        self,
+        embeds: Tensor,
+        mask: Tensor | None,
+        positions: Tensor | None,
+        cache: Cache | None,
+        use_cache: bool | None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Outputs of the language model by name."""
+        if self._takes_positions and positions is not None:
+            kwargs["position_ids"] = positions
+        outputs = self.language_model(
+            inputs_embeds=embeds, attention_mask=mask, past_key_values=cache, use_cache=use_cache, **kwargs
+        )
+        names = ("last_hidden_state", "past_key_values", "hidden_states", "attentions")
+        return {name: getattr(outputs, name, None) for name in names}
+
+    def project_high_res(
+        self,
+        low_PND: Tensor,
+        high: HighRes | None,
+        selection: PatchSelection | None,
+        look_index: Tensor | None,
+    ) -> tuple[Tensor, tuple[int, ...]]:
+        """High-resolution tokens ``(N, D)`` look by look, and how many each look has.
+
+        A look whose patches fill no cell gets its picture's first low-resolution token instead.
+        """
+        if high is None or selection is None:
+            looks = len(low_PND) if look_index is None else len(look_index)
+            return low_PND.new_zeros(0, low_PND.shape[-1]), (0,) * looks
+        cells = complete_cells(
+            selection.index, selection.grids, self.config.downsample, self.config.cell_rule
+        )
+        high_ND = self.projector.project_cells(high.features[0], cells)
+        empty = [look for look, count in enumerate(cells.counts) if not count]
+        if not empty:
+            return high_ND, cells.counts
+        empty_E = torch.tensor(empty, device=high_ND.device)
+        picture_E = empty_E if look_index is None else look_index.to(empty_E.device)[empty_E]
+        order = torch.cat([cells.look, empty_E]).argsort(stable=True)
+        tokens_ND = torch.cat([high_ND, low_PND[picture_E, 0]])[order]
+        return tokens_ND, tuple(max(count, 1) for count in cells.counts)
+
+    # ---------------------------------------------------------------- training
+
+    def _look(
+        self,
+        pixel_values: Pixels,
+        make_prompt: Callable[[Tensor], Tensor],
+        options: HighResOptions,
+        regions: Regions | None,
+        look_index: Tensor | None,
+        *,
+        saliency: bool,
+        scores_only: bool,
+    ) -> VisualTokens:
+        """Look at the pictures in one call of the tower (ZeRO-3 gathers its parameters once per call)."""
+        layer = self.config.select_layer
+        low_PND: list[Tensor] = []
+
+        def prompt(low: LowRes) -> Tensor:
+            low_PND.append(self.projector.project_low_res(low.features[0]))
+            return make_prompt(low_PND[0]).to(low.features[0].device)
+
+        with_prompt = self.wants_prompt(options) and (options.budget != 0 or scores_only)
+        seen = self.vision_tower(
+            pixel_values,
+            prompt if with_prompt else None,
+            options=options,
+            regions=regions,
+            look_index=look_index,
+            layers=(layer,),
+            saliency=saliency,
+            **({"choose": False} if scores_only else {}),
+        )
+        low = low_PND[0] if low_PND else self.projector.project_low_res(seen.low.features[0])
+        high, counts = self.project_high_res(low, seen.high, seen.selection, look_index)
+        return VisualTokens(
+            low=low,
+            high=high,
+            counts=counts,
+            selection=seen.selection,
+            scores=seen.scores,
+            saliency_scores=seen.saliency_scores,
+            low_res=seen.low,
+        )
+
+    def wants_prompt(self, options: HighResOptions) -> bool:
+        """Whether the question has a say in what is looked at."""
+        return options.guided_by != "saliency" and self.config.prompt_head is not None
+
+    def _blank_picture(self, input_ids: Tensor) -> tuple[Tensor, Runs]:
+        self._check_no_placeholders(input_ids)
+        side = self.config.vision_config.ps3_scales[0]
+        zero_L = torch.zeros(1, dtype=torch.long, device=input_ids.device)
+        return torch.zeros(1, 3, side, side, dtype=torch.uint8, device=input_ids.device), Runs(
+            zero_L, zero_L, zero_L
+        )
+
+    def _forward_blank(
+        self,
+        embeds_BTD: Tensor,
+        mask_BT: Tensor,
+        visual: VisualTokens,
+        use_cache: bool | None,
+        *,
+        scores_only: bool,
+        **kwargs: Any,
+    ) -> VilaHDModelOutput:
+        """The text alone, joined with weight zero to everything that a picture would have run through."""
+        assert visual.low is not None and visual.high is not None
+        nothing = 0.0 * (visual.low.sum() + visual.high.sum())
+        for scores in (visual.scores, visual.saliency_scores):
+            nothing = nothing if scores is None else nothing + 0.0 * scores.sum()
+        shown = VisualTokens(
+            scores=None if visual.scores is None else visual.scores[:0] + nothing,
+            saliency_scores=None if visual.saliency_scores is None else visual.saliency_scores[:0],
+        )
+        if scores_only:
+            return VilaHDModelOutput(visual=shown)
+        positions_BT = (mask_BT.long().cumsum(1) - 1).clamp(min=0)
+        outputs = self.run_language_model(
+            embeds_BTD + nothing.to(embeds_BTD), mask_BT.long(), positions_BT, None, use_cache, **kwargs
+        )
+        return VilaHDModelOutput(**outputs, visual=shown)
+
+    def _check_no_placeholders(self, input_ids: Tensor) -> None:
+        found = int((input_ids == self.config.image_token_id).sum())
+        if found:
+            raise VilaHDError(
+                f"expected 0 image tokens without pixel_values, got {found}: pass the processor's pixel_values, too"
+            )
+
+
+class VilaHDForConditionalGeneration(VilaHDPreTrainedModel, TwoStepGenerationMixin):
+    """``VilaHDModel`` with the language model's head: loss and generation."""
+
+    accepts_loss_kwargs = True
+
+    def __init__(self, config: VilaHDConfig) -> None:
+        super().__init__(config)
+        self.model = VilaHDModel(config)
+        text = config.text_config
+        self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=config.lm_head_bias)
+        # The embedding's name differs between language models.
+        embedding = self.get_input_embeddings()
+        name = next(name for name, module in self.named_modules() if module is embedding)
+        self._tied_weights_keys = {"lm_head.weight": f"{name}.weight"}
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The language model's token embeddings."""
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the language model's token embeddings."""
+        self.model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The language model's head."""
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replace the language model's head."""
+        self.lm_head = new_embeddings
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        pixel_values: Pixels | None = None,
+        image_sizes: Tensor | None = None,
+        *,
+        labels: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        high_res: HighResOptions | None = None,
+        regions: Regions | None = None,
+        look_index: Tensor | None = None,
+        prompt_positions: Tensor | None = None,
+        saliency: bool = False,
+        scores_only: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+        logits_to_keep: int | Tensor = 0,
+        return_dict: bool = True,
+        **kwargs: Any,
+    ) -> VilaHDOutput:
+        """Logits, loss and what was looked at.
+
+        Args:
+            input_ids: see ``VilaHDModel.forward``, as are all arguments not named here.
+            attention_mask: see there.
+            pixel_values: see there.
+            image_sizes: (height, width) of each picture as opened; needed for ``high_res.regions``.
+            labels: ``(B, T)`` ids to predict at the columns of ``input_ids``, -100 elsewhere. Visual tokens never
+                carry loss.
+            position_ids: see there.
+            past_key_values: see there.
+            inputs_embeds: see there.
+            use_cache: see there.
+            high_res: see there.
+            regions: see there.
+            look_index: see there.
+            prompt_positions: see there.
+            saliency: see there.
+            scores_only: see there.
+            num_items_in_batch: supervised tokens of the whole batch over all ranks and accumulation steps, by which
+                the summed loss is divided; None: those of this call.
+            logits_to_keep: compute logits of the last so many positions only; 0: of all.
+            return_dict: here because transformers passes it; the output is always an object.
+            **kwargs: handed to the language model.
+        """
+        if high_res is not None and high_res.regions and pixel_values is not None:
+            if regions is not None:
+                raise VilaHDError("regions given twice: as HighResOptions(regions=...) and as regions=")
+            regions = regions_from_options(high_res, image_sizes, look_index, len(pixel_values))
+        outputs = self.model(
+            input_ids,
+            attention_mask,
+            pixel_values,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=False if self.training and use_cache is None else use_cache,
+            high_res=high_res,
+            regions=regions,
+            look_index=look_index,
+            prompt_positions=prompt_positions,
+            saliency=saliency,
+            scores_only=scores_only,
+            # Decided by the mode, which all ranks share, never by what a rank's batch holds.
+            always_look=past_key_values is None and self._must_always_look(labels),
+            **kwargs,
+        )
+        visual = outputs.visual or VisualTokens()
+        result = VilaHDOutput(
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            looks=visual.selection,
+            scores=visual.scores,
+            saliency_scores=visual.saliency_scores,
+        )
+        if scores_only:
+            return result
+        states = outputs.last_hidden_state
+        if labels is not None:
+            labels = self._place_labels(labels, input_ids, outputs.layout)
+        if labels is not None and self.training:
+            result.loss = self._supervised_loss(states, labels, num_items_in_batch)
+            return result
+        keep = (
+            slice(-logits_to_keep, None)
+            if isinstance(logits_to_keep, int) and logits_to_keep
+            else slice(None)
+        )
+        states = states[:, logits_to_keep] if isinstance(logits_to_keep, Tensor) else states[:, keep]
+        result.logits = self._logits(states)
+        if labels is not None:
+            result.loss = _token_loss(
+                result.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), num_items_in_batch
+            )
+            result.labels = labels
+        return result
+
+    def _must_always_look(self, labels: Tensor | None) -> bool:
+        return self.training or (labels is not None and is_deepspeed_zero3_enabled())
+
+    def _place_labels(self, labels: Tensor, input_ids: Tensor | None, layout: Layout | None) -> Tensor:
+        if input_ids is not None:
+            if labels.shape != input_ids.shape:
+                raise VilaHDError(
+                    f"labels of shape {tuple(labels.shape)} for input_ids of {tuple(input_ids.shape)}"
+                )
+            labels = labels.masked_fill(input_ids == self.config.image_token_id, IGNORE_INDEX)
+        return labels if layout is None else layout.place_labels(labels)
+
+    def _supervised_loss(self, states: Tensor, labels: Tensor, num_items: Tensor | int | None) -> Tensor:
+        """The loss from logits at supervised positions only: visual tokens outnumber words by far."""
+        targets_M = labels[:, 1:].flatten()
+        states_MD = states[:, :-1].flatten(0, 1)
+        supervised_M = targets_M != IGNORE_INDEX
+        if not bool(supervised_M.any()):
+            # The head must run on every rank, and the loss must reach every parameter.
+            return 0.0 * self._logits(states_MD[:1]).sum()
+        return _token_loss(self._logits(states_MD[supervised_M]), targets_M[supervised_M], num_items)
+
+    def _logits(self, states: Tensor) -> Tensor:
+        """Logits as the language model's own class computes them."""
+        text = self.config.text_config
+        logits = self.lm_head(states)
+        if getattr(text, "logits_scaling", None):  # Granite
+            logits = logits / text.logits_scaling
+        if getattr(text, "logit_scale", None):  # Cohere
+            logits = logits * text.logit_scale
+        if getattr(text, "final_logit_softcapping", None):  # Gemma
+            logits = torch.tanh(logits / text.final_logit_softcapping) * text.final_logit_softcapping
+        return logits
+
+
+def _token_loss(logits_MV: Tensor, targets_M: Tensor, num_items: Tensor | int | None) -> Tensor:
+    if num_items is None:
+        count = (targets_M != IGNORE_INDEX).sum().clamp(min=1)
+    else:
+        count = torch.as_tensor(num_items, device=logits_MV.device)
+    total = F.cross_entropy(
+        logits_MV.float(), targets_M.to(logits_MV.device), ignore_index=IGNORE_INDEX, reduction="sum"
+    )
+    return total / count
+
+
+AutoModel.register(VilaHDConfig, VilaHDModel, exist_ok=True)
+AutoModelForImageTextToText.register(VilaHDConfig, VilaHDForConditionalGeneration, exist_ok=True)

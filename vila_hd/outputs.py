@@ -1,0 +1,80 @@
+"""What the models return.
+
+Letters used for shapes in this file:
+    B = rows of the batch, T = columns of ``input_ids``, U = columns with high-resolution tokens, P = pictures,
+    L = looks (uses of a picture), N = high-resolution tokens of all looks together, g = side of the low-resolution
+    grid, D = language-model width.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from transformers import Cache
+from transformers.utils import ModelOutput
+
+from .fusion import Layout
+from .ps3.outputs import LowRes
+from .ps3.selection import PatchSelection
+
+
+@dataclass
+class VisualTokens(ModelOutput):
+    """What the tower and the projector made of the pictures of one batch."""
+
+    low: Tensor | None = None
+    """``(P, tokens, D)``: low-resolution tokens per picture."""
+
+    high: Tensor | None = None
+    """``(N, D)``: high-resolution tokens, look by look."""
+
+    counts: tuple[int, ...] | None = None
+    """High-resolution tokens per look."""
+
+    selection: PatchSelection | None = None
+    scores: Tensor | None = None
+    """``(L, g, g)``: the scores that the choice was made by, with gradient."""
+
+    saliency_scores: Tensor | None = None
+    """``(L, g, g)``: scores by the picture alone, where computed."""
+
+    low_res: LowRes | None = None
+    """The tower's low-resolution pass; hand it to ``generate`` to ask more about the same pictures."""
+
+
+@dataclass
+class VilaHDModelOutput(ModelOutput):
+    """Output of ``VilaHDModel``: of the language model, over the fused sequence."""
+
+    last_hidden_state: Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    visual: VisualTokens | None = None
+    layout: Layout | None = None
+
+
+@dataclass
+class VilaHDOutput(ModelOutput):
+    """Output of ``VilaHDForConditionalGeneration``."""
+
+    loss: Tensor | None = None
+    """Scalar, with ``labels``."""
+
+    logits: Tensor | None = None
+    """``(B, U, vocabulary)`` over the fused sequence; None in training with labels, where only supervised positions
+    are computed."""
+
+    past_key_values: Cache | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    looks: PatchSelection | None = None
+    """Which patches each look chose; None without pictures or with budget 0."""
+
+    scores: Tensor | None = None
+    """``(L, g, g)``: the scores that the choice was made by, with gradient; no rows for a batch without pictures."""
+
+    saliency_scores: Tensor | None = None
+    """``(L, g, g)``: scores by the picture alone, where computed."""
+
+    labels: Tensor | None = None
+    """``(B, U)``: ``labels`` in their places of the fused sequence; None in training."""
