@@ -10,10 +10,11 @@ _POOL_TYPES = ("first", "last", "argmax", "none")
 
 
 class PS3TextConfig(PreTrainedConfig):
-    """A pre-norm text transformer whose pooled output is compared with pictures and turned into a selection prompt.
+    """A pre-norm text transformer whose pooled output is compared with pictures and turned into a selection
+    prompt.
 
-    Three published keys are kept so that a folder is written back as it was read, but change nothing here, as in
-    the reference: ``final_ln_after_pool``, ``output_tokens`` and ``hf_tokenizer_name``.
+    Three published keys are kept so that a folder is written back as it was read, but change nothing here, as
+    in the reference: ``final_ln_after_pool``, ``output_tokens`` and ``hf_tokenizer_name``.
 
     Attributes:
         output_dim: Width of the pooled output, shared with the pooled picture.
@@ -30,7 +31,8 @@ class PS3TextConfig(PreTrainedConfig):
         embed_cls: Append a learned token and pool there.
         pad_id: Token that the appended token does not attend to (with ``embed_cls`` and a causal mask only).
         no_causal_mask: Let every token see every other.
-        pool_type: Token that is pooled: ``first``, ``last``, ``argmax`` (the largest id), or ``none`` (keep all).
+        pool_type: Token that is pooled: ``first``, ``last``, ``argmax`` (the largest id), or ``none`` (keep
+            all).
         proj_bias: The output projection has a bias.
         act_kwargs: Arguments of the GELU, such as ``{"approximate": "tanh"}``.
         norm_kwargs: Arguments of the LayerNorms, such as ``{"eps": 1e-6}``.
@@ -69,10 +71,16 @@ class PS3TextConfig(PreTrainedConfig):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise VilaHDError(f"text config: {name}={value!r}: use a whole number >= 1")
+        if not self.width * self.mlp_ratio >= 1:
+            raise VilaHDError(
+                f"text config: mlp_ratio={self.mlp_ratio!r}: use a number above 1/width={1 / self.width}"
+            )
         if self.width % self.heads:
             raise VilaHDError(f"text config: width={self.width} is not a multiple of heads={self.heads}")
         if self.pool_type not in _POOL_TYPES:
-            raise VilaHDError(f"text config: pool_type={self.pool_type!r}: use one of {', '.join(_POOL_TYPES)}")
+            raise VilaHDError(
+                f"text config: pool_type={self.pool_type!r}: use one of {', '.join(_POOL_TYPES)}"
+            )
         _check_keys("act_kwargs", self.act_kwargs, {"approximate"})
         _check_keys("norm_kwargs", self.norm_kwargs, {"eps", "elementwise_affine", "bias"})
 

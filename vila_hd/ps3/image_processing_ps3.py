@@ -1,33 +1,35 @@
 """Pictures to the tensor that the PS3 tower reads; needs pillow and torch only."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
 from PIL import Image
+from transformers import AutoImageProcessor
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.processing_utils import ImagesKwargs
 
 from ..errors import VilaHDError
+from .configuration_ps3 import CLIP_MEAN, CLIP_STD, PS3VisionConfig
+from .configuration_ps3_dual import PS3Config
 
 ResizeMode = Literal["squash", "fit"]
-"""``squash``: to exactly the image size, whatever the aspect ratio (published models). ``fit``: keep the aspect
-ratio; the longest side becomes the image size, the other is rounded to whole pixels."""
+"""``squash``: to exactly the image size, whatever the aspect ratio (published models). ``fit``: keep the
+aspect ratio; the longest side becomes the image size, the other is rounded to whole pixels."""
 
 Interpolation = Literal["bicubic", "bilinear", "random"]
 """``random`` is a training choice of published files and means bicubic here."""
 
 ImageSource = Image.Image | np.ndarray | torch.Tensor
-"""A picture: PIL, ``(rows, columns, 3)`` or ``(rows, columns)`` uint8 array, or ``(3, rows, columns)`` uint8 tensor."""
+"""A picture: PIL, ``(rows, columns, 3)`` or ``(rows, columns)`` uint8 array, or ``(3, rows, columns)`` uint8
+tensor."""
 
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 # Pillow turns these into RGB by cutting every value above 255, which shows nothing but white.
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
-class PS3ImageKwargs(ImagesKwargs, total=False):
+class PS3ImageKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
     """Options that a call may override, beyond those of transformers."""
 
     image_size: int | tuple[int, int]
@@ -40,8 +42,8 @@ class PS3ImageKwargs(ImagesKwargs, total=False):
 class PS3ImageProcessor(BaseImageProcessor):
     """Resizes a picture, converts it to RGB and, if asked, normalises it.
 
-    Reads a published ``preprocessor_config.json`` as it is; ``size``, ``crop_size``, ``image_mean`` and ``image_std``
-    are the names under which transformers users look for the same numbers.
+    Reads a published ``preprocessor_config.json`` as it is; ``size``, ``crop_size``, ``image_mean`` and
+    ``image_std`` are the names under which transformers users look for the same numbers.
 
     Args:
         image_size: Side of the square, or ``(height, width)``, in pixels; normally the tower's largest scale.
@@ -49,8 +51,8 @@ class PS3ImageProcessor(BaseImageProcessor):
         std: As ``mean``.
         interpolation: Filter of the resize, always antialiased.
         resize_mode: See ``ResizeMode``.
-        do_normalize: True: float32, normalised. False: raw uint8, which the tower normalises patch by patch, so that
-            a 4K picture is never held as floats.
+        do_normalize: True: float32, normalised. False: raw uint8, which the tower normalises patch by patch,
+            so that a 4K picture is never held as floats.
         size: Accepted where it agrees with ``image_size``, or instead of it.
         crop_size: Ignored; derived from ``image_size``.
         image_mean: Another name of ``mean``.
@@ -61,7 +63,7 @@ class PS3ImageProcessor(BaseImageProcessor):
         VilaHDError: an option has a value it cannot have, or two names of one option disagree.
     """
 
-    model_input_names = ["pixel_values"]
+    model_input_names: ClassVar[list[str]] = ["pixel_values"]
     valid_kwargs = PS3ImageKwargs
 
     def __init__(
@@ -82,8 +84,8 @@ class PS3ImageProcessor(BaseImageProcessor):
         kwargs.pop("image_processor_type", None)
         super().__init__(**kwargs)
         self.image_size = list(_resolve_size(image_size, size))
-        self.mean = _resolve_channels("mean", mean, image_mean, _CLIP_MEAN)
-        self.std = _resolve_channels("std", std, image_std, _CLIP_STD)
+        self.mean = _resolve_channels("mean", mean, image_mean, CLIP_MEAN)
+        self.std = _resolve_channels("std", std, image_std, CLIP_STD)
         if min(self.std) <= 0:
             raise VilaHDError(f"std={self.std}: use numbers above 0")
         self.interpolation = _check_choice("interpolation", interpolation, Interpolation)
@@ -115,20 +117,23 @@ class PS3ImageProcessor(BaseImageProcessor):
             **kwargs: Nothing else is accepted; here because the signature is that of transformers.
 
         Returns:
-            ``pixel_values``: ``(images, 3, rows, columns)`` or a list of ``(3, rows, columns)``; float32, or uint8
-            without normalisation. ``image_sizes``: (height, width) of each picture as given, in pixels.
+            ``pixel_values``: ``(images, 3, rows, columns)`` or a list of ``(3, rows, columns)``; float32, or
+            uint8 without normalisation. ``image_sizes``: (height, width) of each picture as given, in pixels.
 
         Raises:
             VilaHDError: something that is not a picture, or an option with a value it cannot have.
         """
         if unknown := sorted(name for name, value in kwargs.items() if value is not None):
             raise VilaHDError(
-                f"unknown image option(s) {unknown}: use image_size, resize_mode, do_normalize, return_tensors"
+                f"unknown image option(s) {unknown}: "
+                "use image_size, resize_mode, do_normalize or return_tensors"
             )
         if return_tensors not in (None, "pt"):
             raise VilaHDError(f"return_tensors={return_tensors!r}: use 'pt' or None")
         target = self.image_size if image_size is None else list(_resolve_size(image_size, None))
-        mode = self.resize_mode if resize_mode is None else _check_choice("resize_mode", resize_mode, ResizeMode)
+        mode = (
+            self.resize_mode if resize_mode is None else _check_choice("resize_mode", resize_mode, ResizeMode)
+        )
         normalize = self.do_normalize if do_normalize is None else _check_flag("do_normalize", do_normalize)
         self._check_fit(target, mode)
         pictures = _to_pictures(images)
@@ -165,7 +170,9 @@ class PS3ImageProcessor(BaseImageProcessor):
 
     def _check_fit(self, size: list[int], mode: ResizeMode) -> None:
         if mode == "fit" and size[0] != size[1]:
-            raise VilaHDError(f"image_size={tuple(size)} with resize_mode='fit': use one number, the longest side")
+            raise VilaHDError(
+                f"image_size={tuple(size)} with resize_mode='fit': use one number, the longest side"
+            )
 
 
 def _target_size(height: int, width: int, target: Sequence[int], mode: ResizeMode) -> tuple[int, int]:
@@ -179,11 +186,14 @@ def _target_size(height: int, width: int, target: Sequence[int], mode: ResizeMod
 
 
 def _to_pictures(images: ImageSource | Sequence[ImageSource]) -> list[Image.Image]:
-    if isinstance(images, Image.Image | np.ndarray | torch.Tensor):
-        batch = not isinstance(images, Image.Image) and images.ndim == 4
-        images = list(images) if batch else [images]
+    if isinstance(images, np.ndarray | torch.Tensor):
+        images = list(images) if images.ndim == 4 else [images]
+    elif isinstance(images, Image.Image):
+        images = [images]
     elif isinstance(images, str | bytes) or not isinstance(images, Sequence):
-        raise VilaHDError(f"images={_show(images)}: use pictures (PIL, uint8 array or tensor); open files first")
+        raise VilaHDError(
+            f"images={_show(images)}: use pictures (PIL, uint8 array or tensor); open files first"
+        )
     if not images:
         raise VilaHDError("images is empty: use at least one picture")
     return [_to_picture(image) for image in images]
@@ -191,11 +201,11 @@ def _to_pictures(images: ImageSource | Sequence[ImageSource]) -> list[Image.Imag
 
 def _to_picture(image: ImageSource) -> Image.Image:
     if isinstance(image, torch.Tensor | np.ndarray):
-        array = np.asarray(image.permute(1, 2, 0).cpu() if _is_channels_first(image) else image)
+        array = np.asarray(_channels_last(image))
         if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)):
             raise VilaHDError(
-                f"picture of shape {tuple(image.shape)} and type {image.dtype}: use uint8 of shape (rows, columns, 3) "
-                "for an array or (3, rows, columns) for a tensor"
+                f"picture of shape {tuple(image.shape)} and type {image.dtype}: use uint8 of shape "
+                "(rows, columns, 3) for an array or (3, rows, columns) for a tensor"
             )
         if not array.size:
             raise VilaHDError(f"picture of shape {tuple(image.shape)}: it has no pixels")
@@ -205,12 +215,17 @@ def _to_picture(image: ImageSource) -> Image.Image:
     if not (image.width and image.height):
         raise VilaHDError(f"picture of {image.width}x{image.height} pixels: it has no pixels")
     if image.mode in _DEEP_MODES:
-        raise VilaHDError(f"picture mode {image.mode!r} has more than 8 bits per channel: scale it to 8 bits first")
+        raise VilaHDError(
+            f"picture mode {image.mode!r} has more than 8 bits per channel: scale it to 8 bits first"
+        )
     return image
 
 
-def _is_channels_first(image: np.ndarray | torch.Tensor) -> bool:
-    return isinstance(image, torch.Tensor) and image.ndim == 3 and image.shape[0] == 3
+def _channels_last(image: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
+    if isinstance(image, np.ndarray):
+        return image
+    channels_first = image.ndim == 3 and image.shape[0] == 3
+    return (image.permute(1, 2, 0) if channels_first else image).cpu()
 
 
 def _resolve_size(image_size: int | Sequence[int] | None, size: Any) -> tuple[int, int]:
@@ -218,7 +233,9 @@ def _resolve_size(image_size: int | Sequence[int] | None, size: Any) -> tuple[in
         image_size = _read_size_dict(size)
         size = None
     sides = [image_size, image_size] if isinstance(image_size, int) else list(image_size or ())
-    if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
+    if len(sides) != 2 or any(
+        isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides
+    ):
         raise VilaHDError(f"image_size={image_size!r}: use a number of pixels or (height, width)")
     height, width = sides
     if size is not None and _read_size_dict(size) not in (height, (height, width)):
@@ -227,7 +244,8 @@ def _resolve_size(image_size: int | Sequence[int] | None, size: Any) -> tuple[in
 
 
 def _read_size_dict(size: Any) -> Any:
-    """The image size that a transformers ``size`` stands for; anything unknown is returned for the caller to reject."""
+    """The image size that a transformers ``size`` stands for; anything unknown is returned for the caller to
+    reject."""
     if isinstance(size, dict):
         if set(size) == {"shortest_edge"}:
             return size["shortest_edge"]
@@ -270,3 +288,8 @@ def _check_flag(name: str, value: Any) -> bool:
 def _show(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+for _config in (PS3VisionConfig, PS3Config):
+    AutoImageProcessor.register(_config, image_processor_classes={"pil": PS3ImageProcessor}, exist_ok=True)
+del _config

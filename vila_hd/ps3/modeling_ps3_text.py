@@ -3,11 +3,12 @@
 Module and tensor names are those of the published checkpoints.
 
 Shape suffixes used in this file:
-    B = texts, N = tokens (context length plus one with a class token), C = channels, H = heads, D = channels of a
-    head, O = output channels, P = prompt channels.
+    B = texts, N = tokens (context length plus one with a class token), C = channels, H = heads, D = channels
+    of a head, O = output channels, P = prompt channels.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +46,14 @@ class PS3TextLayerScale(nn.Module):
         return x_BNC * self.gamma
 
 
+class PS3TextLinear(nn.Linear):
+    """A linear layer that starts with normally distributed weights."""
+
+    def __init__(self, in_features: int, out_features: int, *, init_std: float) -> None:
+        super().__init__(in_features, out_features)
+        self.init_std = init_std
+
+
 class PS3TextAttention(nn.Module):
     """Self-attention with one packed input projection."""
 
@@ -53,7 +62,7 @@ class PS3TextAttention(nn.Module):
         self.heads = config.heads
         self.in_proj_weight = nn.Parameter(torch.zeros(3 * config.width, config.width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * config.width))
-        self.out_proj = nn.Linear(config.width, config.width)
+        self.out_proj = PS3TextLinear(config.width, config.width, init_std=_branch_std(config))
 
     def forward(
         self, x_BNC: torch.Tensor, mask: torch.Tensor | None = None, causal: bool = False
@@ -70,9 +79,9 @@ class PS3TextMLP(nn.Module):
     def __init__(self, config: PS3TextConfig) -> None:
         super().__init__()
         hidden = int(config.width * config.mlp_ratio)
-        self.c_fc = nn.Linear(config.width, hidden)
+        self.c_fc = PS3TextLinear(config.width, hidden, init_std=(2 * config.width) ** -0.5)
         self.gelu = nn.GELU(**(config.act_kwargs or {}))
-        self.c_proj = nn.Linear(hidden, config.width)
+        self.c_proj = PS3TextLinear(hidden, config.width, init_std=_branch_std(config))
 
     def forward(self, x_BNC: torch.Tensor) -> torch.Tensor:
         return self.c_proj(self.gelu(self.c_fc(x_BNC)))
@@ -87,9 +96,8 @@ class PS3TextBlock(GradientCheckpointingLayer):
         self.attn = PS3TextAttention(config)
         self.ln_2 = _layer_norm(config)
         self.mlp = PS3TextMLP(config)
-        scaled = config.ls_init_value is not None
-        self.ls_1 = PS3TextLayerScale(config.width, config.ls_init_value) if scaled else nn.Identity()
-        self.ls_2 = PS3TextLayerScale(config.width, config.ls_init_value) if scaled else nn.Identity()
+        self.ls_1 = _layer_scale(config)
+        self.ls_2 = _layer_scale(config)
 
     def forward(
         self, x_BNC: torch.Tensor, mask: torch.Tensor | None = None, causal: bool = False
@@ -140,8 +148,9 @@ class PS3TextEncoder(nn.Module):
             self.cls_emb = nn.Parameter(torch.zeros(config.width))
         self.transformer = PS3TextTransformer(config)
         self.ln_final = _layer_norm(config)
+        self.text_projection: nn.Linear | nn.Parameter
         if config.proj_bias:
-            self.text_projection = nn.Linear(config.width, config.output_dim)
+            self.text_projection = PS3TextLinear(config.width, config.output_dim, init_std=config.width**-0.5)
         else:
             self.text_projection = nn.Parameter(torch.zeros(config.width, config.output_dim))
         self.prompt_proj = PS3PromptProjection(config.output_dim, config.prompt_proj_dim)
@@ -150,8 +159,8 @@ class PS3TextEncoder(nn.Module):
         """Pooled text and selection prompt.
 
         Args:
-            input_ids: ``(B, N)`` integers below ``vocab_size``. Pad to ``context_length``, as in training: padding
-                is a token like any other to this tower, except to an appended class token.
+            input_ids: ``(B, N)`` integers below ``vocab_size``. Pad to ``context_length``, as in training:
+                padding is a token like any other to this tower, except to an appended class token.
 
         Raises:
             VilaHDError: another shape or type, too many tokens, or ids outside the vocabulary.
@@ -178,8 +187,8 @@ class PS3TextEncoder(nn.Module):
         batch, length = input_ids.shape
         mask = torch.ones(length + 1, length + 1, dtype=torch.bool, device=input_ids.device).tril()
         mask = mask.expand(batch, 1, -1, -1).clone()
-        # Matches the published models: the class token stands at the end, but its padding mask is written as if it
-        # stood in front, so key j + 1 is hidden where token j is padding.
+        # Matches the published models: the class token stands at the end, but its padding mask is written as
+        # if it stood in front, so key j + 1 is hidden where token j is padding.
         mask[:, 0, -1, 1:] &= input_ids != self.config.pad_id
         return mask
 
@@ -232,8 +241,12 @@ class PS3TextModel(StrictLoadingMixin, PreTrainedModel):
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _no_split_modules = ["PS3TextBlock"]
-    _keys_to_ignore_on_load_unexpected = [r"^vision_model\.", r"^logit_scale$", r"^logit_bias$"]
+    _no_split_modules: ClassVar[list[str]] = ["PS3TextBlock"]
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [
+        r"^vision_model\.",
+        r"^logit_scale$",
+        r"^logit_bias$",
+    ]
 
     def __init__(self, config: PS3TextConfig) -> None:
         super().__init__(config)
@@ -247,7 +260,7 @@ class PS3TextModel(StrictLoadingMixin, PreTrainedModel):
         """The token embedding."""
         return self.text_model.token_embedding
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
         """Replace the token embedding."""
         self.text_model.token_embedding = value
 
@@ -260,25 +273,29 @@ def init_text_weights(module: nn.Module) -> None:
     """Start values of a text tower module, by type; leaves tensors that a checkpoint has filled.
 
     The scheme is CLIP's: deviations that keep the residual stream's variance independent of depth and width.
+    Each value is set at the module that owns it: for models defined outside its own package, transformers
+    does not visit modules without parameters of their own.
     """
     match module:
         case PS3TextEncoder():
-            init.normal_(module.token_embedding.weight, std=0.02)
             init.normal_(module.positional_embedding, std=0.01)
             if module.config.embed_cls:
                 init.normal_(module.cls_emb, std=0.01)
             if isinstance(module.text_projection, nn.Parameter):
                 init.normal_(module.text_projection, std=module.config.width**-0.5)
-            else:
-                _init_linear(module.text_projection, module.config.width**-0.5)
-            for block in module.transformer.resblocks:
-                _init_block(block, module.config)
-        case PS3PromptProjection():
-            for layer in (module.fc1, module.fc2):
-                init.xavier_uniform_(layer.weight)
-                init.zeros_(layer.bias)
+        case PS3TextAttention():
+            init.normal_(module.in_proj_weight, std=module.in_proj_weight.shape[1] ** -0.5)
+            init.zeros_(module.in_proj_bias)
         case PS3TextLayerScale():
             init.constant_(module.gamma, module.init_value)
+        case PS3TextLinear():
+            init.normal_(module.weight, std=module.init_std)
+            init.zeros_(module.bias)
+        case nn.Linear():
+            init.xavier_uniform_(module.weight)
+            init.zeros_(module.bias)
+        case nn.Embedding():
+            init.normal_(module.weight, std=0.02)
         case nn.LayerNorm():
             if module.weight is not None:
                 init.ones_(module.weight)
@@ -286,19 +303,16 @@ def init_text_weights(module: nn.Module) -> None:
                 init.zeros_(module.bias)
 
 
-def _init_block(block: nn.Module, config: PS3TextConfig) -> None:
-    out_std = config.width**-0.5 * (2 * config.layers) ** -0.5
-    init.normal_(block.attn.in_proj_weight, std=config.width**-0.5)
-    init.zeros_(block.attn.in_proj_bias)
-    _init_linear(block.attn.out_proj, out_std)
-    _init_linear(block.mlp.c_fc, (2 * config.width) ** -0.5)
-    _init_linear(block.mlp.c_proj, out_std)
-
-
-def _init_linear(layer: nn.Linear, std: float) -> None:
-    init.normal_(layer.weight, std=std)
-    init.zeros_(layer.bias)
-
-
 def _layer_norm(config: PS3TextConfig) -> nn.LayerNorm:
     return nn.LayerNorm(config.width, **(config.norm_kwargs or {}))
+
+
+def _layer_scale(config: PS3TextConfig) -> nn.Module:
+    if config.ls_init_value is None:
+        return nn.Identity()
+    return PS3TextLayerScale(config.width, config.ls_init_value)
+
+
+def _branch_std(config: PS3TextConfig) -> float:
+    """Deviation of layers whose output is added to the residual stream, twice per block."""
+    return config.width**-0.5 * (2 * config.layers) ** -0.5

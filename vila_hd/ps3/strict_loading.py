@@ -1,4 +1,5 @@
-"""Loading a folder of weights strictly: a model is complete, well shaped and finite, or there is one clear error."""
+"""Loading a folder of weights strictly: a model is complete, well shaped and finite, or there is one clear
+error."""
 
 import os
 from typing import Any, Self
@@ -16,8 +17,8 @@ _SHOWN = 4
 class StrictLoadingMixin:
     """Put before ``PreTrainedModel`` in the bases of a class to make its ``from_pretrained`` strict.
 
-    transformers itself fills missing tensors with random numbers, drops extra ones and accepts NaN, with a warning
-    at most. Names that a class may lack or ignore are declared in the transformers way
+    transformers itself fills missing tensors with random numbers, drops extra ones and accepts NaN, with a
+    warning at most. Names that a class may lack or ignore are declared in the transformers way
     (``_keys_to_ignore_on_load_missing`` and ``_keys_to_ignore_on_load_unexpected``).
     """
 
@@ -47,7 +48,7 @@ class StrictLoadingMixin:
                 ignore_mismatched_sizes=True,
                 **kwargs,
             )
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, TypeError) as error:  # TypeError: a config of another shape
             raise VilaHDError(f"cannot load {cls.__name__} from {where}: {_first_line(error)}") from error
         _check_names(cls.__name__, where, info, check_shapes=not ignore_mismatched)
         check_finite(model, where)
@@ -69,7 +70,9 @@ def check_finite(model: PreTrainedModel, where: str) -> None:
         ]
         bad = [name for name in suspects if not bool(model.get_parameter(name).isfinite().all())]
     if bad:
-        raise VilaHDError(f"{where}: NaN or infinite values in {shorten(bad)}; get an intact copy of the weights")
+        raise VilaHDError(
+            f"{where}: NaN or infinite values in {shorten(bad)}; get an intact copy of the weights"
+        )
 
 
 def shorten(names: list[str]) -> str:

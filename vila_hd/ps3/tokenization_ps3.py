@@ -1,7 +1,8 @@
-"""Tokenizer of the PS3 text tower: cleaning, then an ordinary transformers tokenizer padded to a fixed length.
+"""Tokenizer of the PS3 text tower: cleaning, then an ordinary transformers tokenizer padded to a fixed
+length.
 
-It is a wrapper and not a transformers tokenizer, because that is the published format: a ``tokenizer_config.json``
-that names another tokenizer and says how to clean a text before it.
+It is a wrapper and not a transformers tokenizer, because that is the published format: a
+``tokenizer_config.json`` that names another tokenizer and says how to clean a text before it.
 """
 
 import html
@@ -19,8 +20,9 @@ from transformers.utils import cached_file
 from ..errors import VilaHDError
 
 CleanMode = Literal["whitespace", "lower", "canonicalize"]
-"""How a text is cleaned after repairing its unicode and unescaping HTML. ``whitespace``: runs of white space become
-one space; ``lower``: also lower case; ``canonicalize``: also without ASCII punctuation, ``_`` read as a space."""
+"""How a text is cleaned after repairing its unicode and unescaping HTML. ``whitespace``: runs of white space
+become one space; ``lower``: also lower case; ``canonicalize``: also without ASCII punctuation, ``_`` read as
+a space."""
 
 CONFIG_NAME = "tokenizer_config.json"
 """File of the wrapper's options, next to the model's weights."""
@@ -95,9 +97,10 @@ class PS3Tokenizer:
 
         Args:
             pretrained_model_name_or_path: Folder, or hub id, with a ``tokenizer_config.json``.
-            tokenizer_name: Underlying tokenizer to use instead of the one that the file names, for instance a local
-                copy.
-            **options: Overrides of the file's ``context_length``, ``clean``, ``strip_sep_token`` and ``language``.
+            tokenizer_name: Underlying tokenizer to use instead of the one that the file names, for instance a
+                local copy.
+            **options: Overrides of the file's ``context_length``, ``clean``, ``strip_sep_token`` and
+                ``language``.
 
         Raises:
             VilaHDError: no such file, a broken one, unknown options, or no underlying tokenizer.
@@ -115,8 +118,11 @@ class PS3Tokenizer:
             name = path.parent / name  # a folder next to the file, so that a saved folder can be moved
         return cls(name, **stored)
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], *, copy_tokenizer: bool = False) -> None:
-        """Write ``tokenizer_config.json``; with ``copy_tokenizer`` also the underlying tokenizer, into a sub-folder."""
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], *, copy_tokenizer: bool = False
+    ) -> None:
+        """Write ``tokenizer_config.json``; with ``copy_tokenizer`` also the underlying tokenizer, into a
+        sub-folder."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         name = self.tokenizer_name
@@ -136,8 +142,8 @@ class PS3Tokenizer:
         Raises:
             VilaHDError: not texts, no texts, or a length below 1.
         """
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        if not texts or not all(isinstance(text, str) for text in texts):
+        texts = [texts] if isinstance(texts, str) else texts
+        if not isinstance(texts, Sequence) or not texts or not all(isinstance(text, str) for text in texts):
             raise VilaHDError(f"texts={texts!r}: use a string or a non-empty list of strings")
         ids = self.tokenizer(
             [clean_text(text, self.clean) for text in texts],
@@ -156,7 +162,9 @@ class PS3Tokenizer:
     def _set_language(self, language: str) -> None:
         setter: Callable[[str], None] | None = getattr(self.tokenizer, "set_src_lang_special_tokens", None)
         if setter is None:
-            raise VilaHDError(f"language={language!r}: the tokenizer {self.tokenizer_name!r} has no languages")
+            raise VilaHDError(
+                f"language={language!r}: the tokenizer {self.tokenizer_name!r} has no languages"
+            )
         setter(language)
 
 
@@ -199,6 +207,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise VilaHDError(f"{path} is not a readable JSON file: {error}") from error
     if not isinstance(stored, dict):
-        raise VilaHDError(f"{path} holds a {type(stored).__name__}, expected an object with {list(_CONFIG_KEYS)}")
+        raise VilaHDError(
+            f"{path} holds a {type(stored).__name__}, expected an object with {list(_CONFIG_KEYS)}"
+        )
     # Other keys are left alone: a published folder may carry those of other tools.
     return {key: stored[key] for key in _CONFIG_KEYS if key in stored}
