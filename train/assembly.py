@@ -1,0 +1,138 @@
+"""Everything that differs between stages: which model, which rows, which batches, which step, how it is
+saved."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from vila_hd.errors import VilaHDError
+from vila_hd.ps3.configuration_ps3 import PS3VisionConfig
+from vila_hd.ps3.configuration_ps3_dual import PS3Config
+from vila_hd.ps3.configuration_ps3_text import PS3TextConfig
+from vila_hd.ps3.image_processing_ps3 import PS3ImageProcessor
+from vila_hd.ps3.modeling_ps3_dual import PS3Model
+from vila_hd.ps3.tokenization_ps3 import PS3Tokenizer
+from vila_hd.scenes import build_scene_tokenizer
+
+from .config import StageConfig
+from .data.collators import RegionCollator
+from .data.scenes import RegionDataset
+from .stage_files import ModelFile, load_model_file
+from .steps import PretrainStep
+from .trainer import Step
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """The parts of one stage."""
+
+    model: nn.Module
+    dataset: Dataset
+    collator: Callable[[list[Any]], dict[str, Any]]
+    step: Step
+    count_supervised: Callable[[dict[str, Any]], int]
+    """Things in a batch that carry loss: tokens, or regions."""
+
+    save: Callable[[Path, dict[str, Tensor]], None]
+    """Write the finished model with these weights into a folder that ``load`` functions of the library
+    open."""
+
+
+def assemble(config: StageConfig, *, ranks: int) -> Assembly:
+    """Build the parts of a stage.
+
+    Raises:
+        VilaHDError: the model to start from does not exist or does not fit the stage.
+    """
+    if config.stage == "ps3_pretrain":
+        return _assemble_pretrain(config, ranks)
+    raise VilaHDError(f"stage: {config.stage!r} is not available")
+
+
+def _rows(config: StageConfig) -> int:
+    return config.max_steps * config.global_batch_size
+
+
+# ---------------------------------------------------------------- ps3_pretrain
+
+
+def _assemble_pretrain(config: StageConfig, ranks: int) -> Assembly:
+    if config.model.suffix == ".yaml":
+        model, tokenizer, image_processor = build_ps3(
+            load_model_file(config.model), logit_bias=config.contrastive.logit_bias
+        )
+    else:
+        model = PS3Model.from_pretrained(config.model)
+        tokenizer = PS3Tokenizer.from_pretrained(config.model)
+        image_processor = PS3ImageProcessor.from_pretrained(config.model)
+
+    def save(folder: Path, state: dict[str, Tensor]) -> None:
+        model.save_pretrained(folder, state_dict=state)
+        tokenizer.save_pretrained(folder, copy_tokenizer=True)
+        image_processor.save_pretrained(folder)
+
+    dataset = RegionDataset(
+        config.data,
+        rows=_rows(config),
+        seed=config.seed,
+        ranks=ranks,
+        global_share=config.contrastive.global_share,
+    )
+    return Assembly(
+        model=model,
+        dataset=dataset,
+        collator=RegionCollator(tokenizer),
+        step=PretrainStep(config),
+        count_supervised=lambda batch: int((~batch["is_global"]).sum()),
+        save=save,
+    )
+
+
+def build_ps3(
+    model_file: ModelFile, *, logit_bias: float | None = None
+) -> tuple[PS3Model, PS3Tokenizer, PS3ImageProcessor]:
+    """A PS3 model with random weights, and its tokenizer and image processor.
+
+    The tokenizer is trained on the language of the scenes: the same one in every process.
+    """
+    text = dict(model_file.text)
+    with tempfile.TemporaryDirectory() as folder:
+        options = {} if model_file.vocabulary is None else {"vocabulary": model_file.vocabulary}
+        words = build_scene_tokenizer(folder, **options)
+    vision_config = PS3VisionConfig(**known_fields(PS3VisionConfig, model_file.vision, "vision"))
+    text |= {
+        "vocab_size": len(words),
+        "prompt_proj_dim": vision_config.hidden_size,
+        "output_dim": vision_config.hidden_size,
+        "pad_id": words.pad_token_id,
+    }
+    text_config = PS3TextConfig(**known_fields(PS3TextConfig, text, "text"))
+    numbers = {} if logit_bias is None else {"logit_bias_init": logit_bias}
+    model = PS3Model(PS3Config(vision_config=vision_config, text_config=text_config, **numbers))
+    tokenizer = PS3Tokenizer(words, context_length=text_config.context_length, clean="canonicalize")
+    image_processor = PS3ImageProcessor(
+        vision_config.ps3_scales[-1],
+        vision_config.image_mean,
+        vision_config.image_std,
+        resize_mode="fit",
+        do_normalize=False,
+    )
+    return model, tokenizer, image_processor
+
+
+def known_fields(cls: type, values: dict[str, object], where: str) -> dict[str, Any]:
+    """``values`` if the transformers config ``cls`` knows all of them; it would silently keep others.
+
+    Raises:
+        VilaHDError: unknown names.
+    """
+    known = set(getattr(cls, "__dataclass_fields__", {}))
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise VilaHDError(f"{where}: unknown key(s) {unknown} for {cls.__name__}")
+    return dict(values)

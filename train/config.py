@@ -1,0 +1,255 @@
+"""What a training run is made of: one ``StageConfig`` per YAML file under ``configs/train``."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from .stages import Component
+
+StageKind = Literal["ps3_pretrain", "align", "sft", "select"]
+"""What is optimised: ``ps3_pretrain`` contrasts regions with captions; ``align`` and ``sft`` predict answers;
+``select`` fits the score map of a question to the box of its answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Rendered scenes: picture ``i`` of a run is a pure function of ``(split, seed, i)``."""
+
+    split: Literal["train", "validation"] = "train"
+    """Seed range of the generator; the test range is never trained on."""
+
+    first_picture: int = 0
+    """Number of the first picture inside the split, so that a later stage can start with fresh ones."""
+
+    size: tuple[int, int] = (3840, 2160)
+    """Width and height in pixels."""
+
+    num_objects: int = 12
+    """Signs per picture."""
+
+    tiers: dict[str, float] | None = None
+    """Share of each tier of marks; None: the generator's default."""
+
+    items_per_picture: int = 4
+    """Regions (``ps3_pretrain``) or questions (other stages) that share the low-resolution pass of one
+    picture."""
+
+    picture_repeats: int = 1
+    """Times that a rendered picture is used, each time with other items: rendering costs more than a small
+    model."""
+
+    block_size: int = 64
+    """Pictures between two uses of the same one; a process keeps its share of them in memory (25 MB each at
+    4K)."""
+
+    far_share: float = 0.0
+    """Share of questions that need no high resolution (counts, time, place); the others ask for marks."""
+
+    num_workers: int = 0
+    """Loader processes per rank; 0 renders in the training process, best when there are no spare cores."""
+
+    def __post_init__(self) -> None:
+        for name in ("items_per_picture", "picture_repeats", "block_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: use a number >= 1")
+        if not 0 <= self.far_share <= 1:
+            raise ValueError(f"far_share={self.far_share}: use a share from 0 to 1")
+        if self.num_workers < 0:
+            raise ValueError(f"num_workers={self.num_workers}: use a number >= 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW and its schedule."""
+
+    lr: float
+    """Peak learning rate of every component that ``component_lr`` does not name."""
+
+    component_lr: dict[Component, float] = field(default_factory=dict)
+    """Peak learning rate of single components; the schedule scales every one of them."""
+
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    """On matrices; vectors, norms, biases and scalars are not decayed."""
+
+    max_grad_norm: float = 1.0
+    warmup_steps: int = 0
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+
+    def __post_init__(self) -> None:
+        for name, value in {"lr": self.lr, **self.component_lr}.items():
+            if not value > 0:
+                raise ValueError(f"{name}={value}: use a learning rate > 0 (freeze with 'trainable')")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastiveConfig:
+    """Regions against captions."""
+
+    global_share: float = 0.25
+    """Share of pictures that also contribute a pair of whole picture (low-resolution pass only) and global
+    caption."""
+
+    intra_image_negatives: bool = False
+    """Whether other regions of the same picture count as negatives. Equal captions never do."""
+
+    logit_bias: float | None = None
+    """Start value of the logit bias when the model is built from scratch; None: the model's own."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.global_share <= 1:
+            raise ValueError(f"global_share={self.global_share}: use a share from 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionConfig:
+    """Score maps against boxes."""
+
+    top_down_weight: float = 1.0
+    """Weight of the loss of the map that the caption or question steers."""
+
+    bottom_up_weight: float = 1.0
+    """Weight of the loss of the map without text; 0 skips it."""
+
+    bottom_up_target: Literal["all_boxes", "sampled_boxes"] = "all_boxes"
+    """Boxes that the map without text should mark: those of every object, or of the items of this batch."""
+
+    dice_weight: float = 1.0
+    positive_weight: float = 1.0
+    """Factor on the BCE of cells inside a box (a small minority); 1: none."""
+
+    resolution: Literal["cells", "scales"] = "cells"
+    """``cells``: compare on the grid that scores are made on; ``scales``: on the grid of every
+    high-resolution scale, as published - the same signal at a higher cost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookConfig:
+    """Which patches are encoded while training."""
+
+    per_scale: tuple[int, ...] | None = None
+    """Patches of each high-resolution scale per look, low scale first; None: the model's own split."""
+
+    forced_share: float = 1.0
+    """Side of the part of a box that is forced into the choice. Boxes are forced in whole cells of the first
+    high-resolution scale, so a small budget covers an object better when only its middle is forced."""
+
+    own_choice: float = 0.0
+    """Share of looks whose patches the model chooses by itself; the others are given the box of the item
+    first."""
+
+    guided_by: Literal["prompt", "saliency"] = "prompt"
+    """What fills the budget beside given boxes, and what own choices follow (``sft``, ``align``)."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.own_choice <= 1:
+            raise ValueError(f"own_choice={self.own_choice}: use a share from 0 to 1")
+        if not 0 < self.forced_share <= 1:
+            raise ValueError(f"forced_share={self.forced_share}: use a share above 0, up to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """One stage. Values in YAML; types, defaults and documentation here."""
+
+    name: str
+    """Equal to the file name."""
+
+    stage: StageKind
+
+    model: Path
+    """Folder of the model to start from; a ``.yaml`` model file builds one with random weights."""
+
+    llm: Path | None = None
+    """With a PS3 folder as ``model``: the language model to put behind it, a folder or a ``.yaml`` model
+    file."""
+
+    trainable: tuple[Component, ...]
+    """Components that receive gradients; everything else is frozen and kept in eval mode."""
+
+    output_dir: Path
+    """Run folder: the finished model in ``model/``, checkpoints, resolved config, command, versions,
+    metrics."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig
+    contrastive: ContrastiveConfig = field(default_factory=ContrastiveConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    looks: LookConfig = field(default_factory=LookConfig)
+
+    max_steps: int
+    global_batch_size: int
+    """Pictures per optimiser step, over all ranks and micro-batches."""
+
+    micro_batch_size: int
+    """Pictures per rank and forward pass. Contrastive negatives come from one micro-batch of all ranks."""
+
+    deepspeed: Path = Path("configs/deepspeed/zero0.json")
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """``bf16``: autocast over fp32 weights; ``fp32``: no autocast."""
+
+    gradient_checkpointing: bool = False
+    save_steps: int = 0
+    """Optimiser steps between two resumable checkpoints; 0: none."""
+
+    logging_steps: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.trainable:
+            raise ValueError("trainable is empty: nothing would be optimised")
+        for name in ("max_steps", "global_batch_size", "micro_batch_size", "logging_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: use a number >= 1")
+        if self.global_batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"global_batch_size={self.global_batch_size} is not a multiple of "
+                f"micro_batch_size={self.micro_batch_size}"
+            )
+        if self.data.block_size % self.global_batch_size and self.data.picture_repeats > 1:
+            raise ValueError(
+                f"data.block_size={self.data.block_size} is not a multiple of "
+                f"global_batch_size={self.global_batch_size}: repeated pictures would change ranks"
+            )
+        unused = sorted(set(self.optim.component_lr) - set(self.trainable))
+        if unused:
+            raise ValueError(f"optim.component_lr names {unused}, which 'trainable' does not")
+
+    def accumulation_steps(self, ranks: int) -> int:
+        """Micro-batches per rank and optimiser step.
+
+        Raises:
+            ValueError: the global batch does not split evenly.
+        """
+        if self.global_batch_size % (self.micro_batch_size * ranks):
+            raise ValueError(
+                f"global_batch_size={self.global_batch_size} is not a multiple of micro_batch_size="
+                f"{self.micro_batch_size} x {ranks} processes"
+            )
+        return self.global_batch_size // (self.micro_batch_size * ranks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeConfig:
+    """Stages in order, each starting from the finished model of the one before."""
+
+    name: str
+    stages: tuple[Path, ...]
+    """Stage files, relative to the recipe file."""
+
+    output_dir: Path
+    """Every stage runs in ``output_dir/<stage name>``."""
+
+    final_model: Path | None = None
+    """Where a copy of the last stage's model goes (``--publish``); None: nowhere."""
+
+    ranks: int = 1
+    """Processes per stage, started with the DeepSpeed launcher."""
+
+    smoke: dict[str, object] = field(default_factory=dict)
+    """Values laid over every stage by ``--smoke``: few steps, tiny widths."""
+
+    smoke_model: Path | None = None
+    """Model file that replaces the ``.yaml`` ones of the stages in a smoke run, relative to the recipe
+    file."""

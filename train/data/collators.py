@@ -1,0 +1,149 @@
+"""Rows -> batches of tensors. Pictures stay uint8 and are shared by their items through ``look_index``."""
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vila_hd.constants import IGNORE_INDEX
+from vila_hd.errors import VilaHDError
+from vila_hd.processing_vila_hd import VilaHDProcessor
+from vila_hd.ps3.tokenization_ps3 import PS3Tokenizer
+
+from .scenes import Picture, Questions, Regions
+
+
+def _picture_tensors(pictures: Sequence[Picture], items: Sequence[int]) -> dict[str, Any]:
+    """What every batch holds about its pictures; ``items``: number of looks at each of them.
+
+    Boxes stay whole pixels until the model is called: an engine that casts floating inputs to bf16 must not
+    move them.
+    """
+    return {
+        "pixel_values": [picture.pixels for picture in pictures],
+        "look_index": torch.repeat_interleave(torch.arange(len(pictures)), torch.tensor(items)),
+        "picture_sizes": torch.tensor([[p.pixels.shape[2], p.pixels.shape[1]] for p in pictures]),
+        "picture_ids": torch.tensor([picture.picture_id for picture in pictures]),
+        "all_boxes": [picture.boxes for picture in pictures],
+    }
+
+
+class RegionCollator:
+    """Batches of ``ps3_pretrain``: one look per caption, those of regions first, then those of whole
+    pictures.
+
+    Looks at whole pictures have an empty box.
+    """
+
+    def __init__(self, tokenizer: PS3Tokenizer) -> None:
+        """Tokenise captions with ``tokenizer``."""
+        self.tokenizer = tokenizer
+
+    def __call__(self, rows: Sequence[Regions]) -> dict[str, Any]:
+        """Batch of ``rows``."""
+        captions = [caption for row in rows for caption in row.captions]
+        whole = torch.tensor([i for i, row in enumerate(rows) if row.use_global], dtype=torch.long)
+        batch = _picture_tensors([row.picture for row in rows], [len(row.captions) for row in rows])
+        captions += [rows[i].picture.global_caption for i in whole.tolist()]
+        return {
+            **batch,
+            "look_index": torch.cat([batch["look_index"], whole]),
+            "is_global": torch.arange(len(captions)) >= len(batch["look_index"]),
+            "boxes": torch.cat([*(row.boxes for row in rows), torch.zeros(len(whole), 4, dtype=torch.long)]),
+            "input_ids": self.tokenizer(captions),
+            "caption_ids": torch.tensor([zlib.crc32(caption.encode()) for caption in captions]),
+        }
+
+
+class QuestionCollator:
+    """Batches of ``align``, ``sft`` and ``select``: one sequence per question, one picture each.
+
+    Labels are the assistant's words and the token that ends its turn; everything else is ignored.
+    """
+
+    def __init__(self, processor: VilaHDProcessor) -> None:
+        """Build sequences with the processor's template and placeholder counts."""
+        self.processor = processor
+
+    def __call__(self, rows: Sequence[Questions]) -> dict[str, Any]:
+        """Batch of ``rows``."""
+        encoded = [
+            encode_answer(self.processor, question, answer)
+            for row in rows
+            for question, answer in zip(row.questions, row.answers, strict=True)
+        ]
+        length = max(len(ids) for ids, _, _ in encoded)
+        pad = self.processor.tokenizer.pad_token_id
+        return {
+            **_picture_tensors([row.picture for row in rows], [len(row.questions) for row in rows]),
+            "boxes": torch.cat([row.boxes for row in rows]),
+            "own_choice": torch.tensor([flag for row in rows for flag in row.own_choice]),
+            "input_ids": _left_pad([ids for ids, _, _ in encoded], length, pad),
+            "attention_mask": _left_pad([torch.ones_like(ids) for ids, _, _ in encoded], length, 0),
+            "labels": _left_pad([labels for _, labels, _ in encoded], length, IGNORE_INDEX),
+            # Last token of the user's turn: its state guides the choice of patches.
+            "prompt_positions": torch.tensor([length - len(ids) + position for ids, _, position in encoded]),
+        }
+
+
+def encode_answer(processor: VilaHDProcessor, question: str, answer: str) -> tuple[Tensor, Tensor, int]:
+    """One question about one picture with its answer.
+
+    Returns:
+        ``input_ids`` and ``labels``, both ``(tokens,)``, and the position of the last token of the user's
+        words.
+
+    Raises:
+        VilaHDError: the template changes the prompt when the answer is appended, so labels cannot be placed.
+    """
+    user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
+    reply = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
+    tokenizer = processor.tokenizer
+    prompt_text = processor.apply_chat_template([user], add_generation_prompt=True)
+    full_text = processor.apply_chat_template([user, reply])
+    if not full_text.startswith(prompt_text):
+        raise VilaHDError(
+            "the chat template writes the prompt differently once it is answered: labels have no place"
+        )
+    prompt = tokenizer(prompt_text, add_special_tokens=False)["input_ids"]
+    answer_ids = tokenizer(full_text, add_special_tokens=False)["input_ids"][len(prompt) :]
+    # White space after the end token belongs to the template, not to the answer.
+    while answer_ids and tokenizer.decode(answer_ids[-1:]).isspace():
+        answer_ids.pop()
+    expanded = expand_image_token(processor, prompt)
+    position = last_user_position(processor, expanded)
+    ids = torch.tensor(expanded + answer_ids)
+    labels = torch.tensor([IGNORE_INDEX] * len(expanded) + answer_ids)
+    return ids, labels, position
+
+
+def expand_image_token(processor: VilaHDProcessor, ids: list[int]) -> list[int]:
+    """Every ``<image>`` as the processor would expand it."""
+    expanded: list[int] = []
+    for token in ids:
+        if token == processor.image_token_id:
+            expanded += [processor.image_token_id] * processor.low_res_tokens + list(processor.image_end_ids)
+        else:
+            expanded.append(token)
+    return expanded
+
+
+def last_user_position(processor: VilaHDProcessor, ids: list[int]) -> int:
+    """Position before the template text that separates the user's words from the answer."""
+    end = processor.find_prompt_end_ids()
+    for start in range(len(ids) - len(end), -1, -1):
+        if end and ids[start : start + len(end)] == end:
+            return start - 1
+    return len(ids) - 1
+
+
+def _left_pad(rows: Sequence[Tensor], length: int, value: int) -> Tensor:
+    padded = torch.full((len(rows), length), value, dtype=torch.long)
+    for i, row in enumerate(rows):
+        padded[i, length - len(row) :] = row
+    return padded
+
+
+__all__ = ["QuestionCollator", "RegionCollator", "encode_answer", "last_user_position"]

@@ -1,0 +1,187 @@
+"""Rendered scenes as training rows. Row ``i`` is a pure function of (config, seed, i), so a run can resume
+anywhere."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vila_hd import scenes
+
+from ..config import DataConfig
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One rendered scene."""
+
+    picture_id: int
+    """The scene's seed: equal numbers mean equal pictures, over all ranks."""
+
+    pixels: Tensor
+    """``(3, height, width)`` uint8."""
+
+    boxes: Tensor
+    """``(objects, 4)`` long, xyxy in pixels, of every object."""
+
+    global_caption: str
+
+
+@dataclass(frozen=True)
+class Regions:
+    """A picture with sampled objects and their captions: one row of ``ps3_pretrain``."""
+
+    picture: Picture
+    boxes: Tensor
+    """``(items, 4)`` long, xyxy in pixels."""
+
+    captions: tuple[str, ...]
+    use_global: bool
+    """Whether the whole picture is a pair as well."""
+
+
+@dataclass(frozen=True)
+class Questions:
+    """A picture with questions: one row of the other stages."""
+
+    picture: Picture
+    boxes: Tensor
+    """``(items, 4)`` long, xyxy in pixels; zeros where a question is about no single object."""
+
+    questions: tuple[str, ...]
+    answers: tuple[str, ...]
+    own_choice: tuple[bool, ...]
+    """Per question: whether the model chooses its patches without being given the box."""
+
+
+class ScenePictures:
+    """Pictures of a run in order, with a small memory for those that are used again."""
+
+    def __init__(self, config: DataConfig, *, ranks: int = 1) -> None:
+        """Plan the order of pictures.
+
+        Args:
+            config: what to render.
+            ranks: processes that share the rows evenly; each remembers its share of a block.
+        """
+        self.config = config
+        options = {} if config.tiers is None else {"tiers": config.tiers}
+        self.scene_config = scenes.SceneConfig(size=config.size, num_objects=config.num_objects, **options)
+        self.seeds = scenes.SPLITS[config.split]
+        self.capacity = -(-config.block_size // ranks) if config.picture_repeats > 1 else 1
+        self.memory: OrderedDict[int, tuple[scenes.Scene, Picture]] = OrderedDict()
+
+    def number_of(self, index: int) -> int:
+        """Number of the picture that row ``index`` shows: blocks of pictures, each block several times."""
+        rows = self.config.block_size * self.config.picture_repeats
+        block, place = divmod(index, rows)
+        return self.config.first_picture + block * self.config.block_size + place % self.config.block_size
+
+    def get(self, index: int) -> tuple[scenes.Scene, Picture]:
+        """Scene and picture of row ``index``."""
+        number = self.number_of(index)
+        if number not in self.memory:
+            while len(self.memory) >= self.capacity:
+                self.memory.popitem(last=False)
+            self.memory[number] = self._render(self.seeds[number])
+        self.memory.move_to_end(number)
+        return self.memory[number]
+
+    def _render(self, seed: int) -> tuple[scenes.Scene, Picture]:
+        scene = scenes.make_scene(seed, self.scene_config)
+        # One copy into channels-first order here saves strided reads in every use of the picture.
+        pixels = torch.from_numpy(scenes.render(scene)).permute(2, 0, 1).contiguous()
+        boxes = torch.tensor(scene.boxes, dtype=torch.long).view(-1, 4)
+        return scene, Picture(seed, pixels, boxes, scene.global_caption)
+
+
+class _SceneDataset(Dataset):
+    """Rows of a run; the sampler goes through them in order."""
+
+    def __init__(self, config: DataConfig, *, rows: int, seed: int, ranks: int = 1) -> None:
+        """Plan ``rows`` rows; see :class:`ScenePictures`."""
+        self.config = config
+        self.rows = rows
+        self.seed = seed
+        self.pictures = ScenePictures(config, ranks=ranks)
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def _rng(self, index: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, index))
+
+
+class RegionDataset(_SceneDataset):
+    """Pictures with sampled objects and captions."""
+
+    def __init__(
+        self, config: DataConfig, *, rows: int, seed: int, ranks: int = 1, global_share: float = 0.0
+    ) -> None:
+        """Plan ``rows`` rows, ``global_share`` of them with a pair for the whole picture."""
+        super().__init__(config, rows=rows, seed=seed, ranks=ranks)
+        self.global_share = global_share
+
+    def __getitem__(self, index: int) -> Regions:
+        rng = self._rng(index)
+        scene, picture = self.pictures.get(index)
+        count = min(self.config.items_per_picture, len(scene.objects))
+        chosen = np.sort(rng.choice(len(scene.objects), count, replace=False))
+        return Regions(
+            picture=picture,
+            boxes=picture.boxes[torch.from_numpy(chosen)],
+            captions=tuple(scene.objects[i].caption for i in chosen),
+            use_global=bool(rng.random() < self.global_share),
+        )
+
+
+class QuestionDataset(_SceneDataset):
+    """Pictures with questions, each about one object or about the whole."""
+
+    def __init__(
+        self,
+        config: DataConfig,
+        *,
+        rows: int,
+        seed: int,
+        ranks: int = 1,
+        own_choice: float = 0.0,
+        need_box: bool = False,
+    ) -> None:
+        """Plan ``rows`` rows.
+
+        Args:
+            config: what to render and ask.
+            rows: length.
+            seed: of the sampled questions.
+            ranks: see :class:`ScenePictures`.
+            own_choice: share of questions without given box.
+            need_box: only questions about one object.
+        """
+        super().__init__(config, rows=rows, seed=seed, ranks=ranks)
+        self.own_choice = own_choice
+        self.need_box = need_box
+
+    def __getitem__(self, index: int) -> Questions:
+        rng = self._rng(index)
+        scene, picture = self.pictures.get(index)
+        known = [q for q in scenes.questions(scene, rng) if q.object_index is not None or not self.need_box]
+        near = [q for q in known if q.kind == "mark"]
+        far = [q for q in known if q.kind != "mark"]
+        count = self.config.items_per_picture
+        num_far = min(int(rng.binomial(count, self.config.far_share)), len(far))
+        asked = [near[i] for i in rng.permutation(len(near))[: count - num_far]]
+        asked += [far[i] for i in rng.permutation(len(far))[:num_far]]
+        no_box = torch.zeros(4, dtype=torch.long)
+        return Questions(
+            picture=picture,
+            boxes=torch.stack(
+                [no_box if q.object_index is None else picture.boxes[q.object_index] for q in asked]
+            ),
+            questions=tuple(q.text for q in asked),
+            answers=tuple(q.answer for q in asked),
+            own_choice=tuple(bool(x) for x in rng.random(len(asked)) < self.own_choice),
+        )

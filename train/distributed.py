@@ -1,0 +1,67 @@
+"""Collectives that the objectives need. Every function works without a process group: then it is the
+identity."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Number of ranks; 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Index of this process; 0 without a process group."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+class _GatherRows(torch.autograd.Function):
+    """All-gather along dim 0 whose backward returns the gradient of the *sum of all ranks' losses*."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, counts: list[int]) -> Tensor:
+        ctx.start, ctx.count = sum(counts[: rank()]), rows.shape[0]
+        longest = max(counts)
+        padded = rows.new_zeros(longest, *rows.shape[1:])
+        padded[: rows.shape[0]] = rows
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        total = grads[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total[ctx.start : ctx.start + ctx.count], None
+
+
+def row_counts(rows: Tensor) -> list[int]:
+    """``rows.shape[0]`` of every rank, in rank order."""
+    if world_size() == 1:
+        return [rows.shape[0]]
+    mine = torch.tensor([rows.shape[0]], device=rows.device)
+    parts = [torch.empty_like(mine) for _ in range(world_size())]
+    dist.all_gather(parts, mine)
+    return [int(part) for part in parts]
+
+
+def gather_rows(rows: Tensor, counts: list[int]) -> Tensor:
+    """The rows of all ranks in rank order; differentiable; ranks may hold different numbers of rows.
+
+    Args:
+        rows: ``(n, ...)`` of this rank.
+        counts: rows of each rank, from :func:`row_counts`.
+    """
+    if len(counts) == 1:
+        return rows
+    gathered: Tensor = _GatherRows.apply(rows, counts)  # type: ignore[no-untyped-call]
+    return gathered

@@ -1,0 +1,86 @@
+"""Command line of training: one stage (``--config``) or a whole recipe (``recipe``)."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vila_hd.errors import VilaHDError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Options of ``python -m train``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m train",
+        description="Run one training stage. 'python -m train recipe FILE' runs all stages of a recipe.",
+    )
+    parser.add_argument(
+        "--config", type=Path, required=True, help="stage file, e.g. configs/train/nano/sft.yaml"
+    )
+    _add_shared(parser)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="build everything, run one step, write nothing"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the newest checkpoint of output_dir"
+    )
+    return parser
+
+
+def build_recipe_parser() -> argparse.ArgumentParser:
+    """Options of ``python -m train recipe``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m train recipe",
+        description="Run the stages of a recipe in order, each from the output of the one before; finished ones "
+        "are skipped, an interrupted one goes on from its newest checkpoint.",
+    )
+    parser.add_argument("recipe", type=Path, help="recipe file, e.g. configs/train/nano.yaml")
+    _add_shared(parser)
+    parser.add_argument(
+        "--smoke", action="store_true", help="few steps of tiny models: does the whole chain run?"
+    )
+    parser.add_argument("--ranks", type=int, help="processes; default: the recipe's")
+    parser.add_argument("--output-dir", type=Path, help="where all runs go; default: the recipe's")
+    parser.add_argument("--publish", type=Path, help="also write the last model there, in bf16")
+    return parser
+
+
+def _add_shared(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one value, e.g. optim.lr=2e-5; repeatable (in a recipe: of every stage)",
+    )
+    # The deepspeed launcher appends it; the environment says the same.
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; 0 on success, 2 on bad input."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # The deepspeed launcher puts --local_rank in front of the module's own arguments.
+    local_rank = [part for part in arguments[:1] if part.startswith("--local_rank")]
+    is_recipe = arguments[len(local_rank) : len(local_rank) + 1] == ["recipe"]
+    parser = build_recipe_parser() if is_recipe else build_parser()
+    options = parser.parse_args(arguments[len(local_rank) + 1 :] if is_recipe else arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for noisy in ("DeepSpeed", "accelerate", "httpx", "filelock"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        if is_recipe:
+            from .recipe import run_recipe
+
+            return run_recipe(options)
+        from .run import run_stage
+        from .stage_files import load_stage
+
+        config = load_stage(options.config, options.overrides)
+        run_stage(config, dry_run=options.dry_run, resume=options.resume)
+    except VilaHDError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,1 @@
+"""What each stage optimises: pure functions of outputs and targets."""

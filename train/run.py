@@ -1,0 +1,194 @@
+"""Runs one stage: arguments, model, data, DeepSpeed engine, and the run folder."""
+
+import json
+import logging
+import platform
+import shutil
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+from transformers import PrinterCallback, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from vila_hd.errors import VilaHDError
+from vila_hd.utils import config as yaml_config
+
+from .assembly import Assembly, assemble
+from .callbacks import RunLog
+from .config import StageConfig
+from .distributed import barrier, rank, world_size
+from .engine import engine_config, flatten_scalars, prepare_process, restore_scalars
+from .stages import announce, freeze_all_but
+from .trainer import StageTrainer
+
+logger = logging.getLogger(__name__)
+
+MODEL_FOLDER = "model"
+"""Sub-folder of a run folder with the finished model."""
+
+PACKAGES = ("torch", "transformers", "deepspeed", "accelerate", "numpy", "safetensors")
+
+
+def run_stage(config: StageConfig, *, dry_run: bool = False, resume: bool = False) -> Path | None:
+    """Train one stage.
+
+    Args:
+        config: the stage.
+        dry_run: one step, nothing written.
+        resume: go on from the newest checkpoint of ``config.output_dir``, if there is one.
+
+    Returns:
+        Folder of the finished model; None after a dry run.
+
+    Raises:
+        VilaHDError: the run folder already holds a finished model, nothing is supervised, or a value does
+        not fit.
+    """
+    finished = config.output_dir / MODEL_FOLDER
+    if finished.exists() and not dry_run:
+        raise VilaHDError(f"{finished} is there already: remove it or choose another output_dir")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) if dry_run else config.output_dir
+        try:
+            arguments = training_arguments(config, folder, dry_run=dry_run)
+            set_seed(config.seed)
+            assembly = assemble(config, ranks=world_size())
+            counts = freeze_all_but(assembly.model, config.trainable)
+        except VilaHDError:
+            raise
+        except ValueError as error:
+            raise VilaHDError(f"stage {config.name}: {error}") from error
+        check_supervision(assembly, config)
+        if rank() == 0:
+            logger.info("stage %s (%s), %d process(es)", config.name, config.stage, world_size())
+            logger.info("%s", "\n".join(announce(counts)))
+            if not dry_run:
+                describe_run(config)
+        scalars = flatten_scalars(assembly.model)
+        trainer = build_trainer(config, assembly, arguments, None if dry_run else folder / "metrics.jsonl")
+        checkpoint = get_last_checkpoint(str(folder)) if resume and folder.is_dir() else None
+        trainer.train(resume_from_checkpoint=checkpoint)
+        if dry_run:
+            return None
+        save(trainer, assembly, scalars, finished)
+        return finished
+
+
+def training_arguments(config: StageConfig, folder: Path, *, dry_run: bool = False) -> TrainingArguments:
+    """The stage as transformers' arguments. Creating them starts the process group."""
+    prepare_process()
+    cpu = not torch.cuda.is_available()
+    # The world size is known from the environment before the process group exists.
+    ranks = _ranks_from_environment()
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=1 if dry_run else config.max_steps,
+        per_device_train_batch_size=config.micro_batch_size,
+        gradient_accumulation_steps=config.accumulation_steps(ranks),
+        learning_rate=config.optim.lr,
+        lr_scheduler_type=config.optim.schedule,
+        warmup_steps=config.optim.warmup_steps,
+        max_grad_norm=config.optim.max_grad_norm,
+        weight_decay=config.optim.weight_decay,
+        adam_beta1=config.optim.betas[0],
+        adam_beta2=config.optim.betas[1],
+        adam_epsilon=config.optim.eps,
+        logging_steps=1 if dry_run else config.logging_steps,
+        save_strategy="steps" if config.save_steps and not dry_run else "no",
+        save_steps=config.save_steps or 500,
+        save_total_limit=2,
+        seed=config.seed,
+        use_cpu=cpu,
+        ddp_backend="gloo" if cpu else None,
+        deepspeed=engine_config(config.deepspeed, config.precision),
+        activation_checkpointing=config.gradient_checkpointing,
+        train_sampling_strategy="sequential",
+        dataloader_num_workers=config.data.num_workers,
+        dataloader_pin_memory=not cpu,
+        dataloader_drop_last=True,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        disable_tqdm=True,
+        report_to=[],
+    )
+
+
+def _ranks_from_environment() -> int:
+    import os
+
+    return int(os.environ["WORLD_SIZE"])
+
+
+def check_supervision(assembly: Assembly, config: StageConfig) -> None:
+    """Refuse to start when the first batch would teach nothing.
+
+    Raises:
+        VilaHDError: no supervised token, no region.
+    """
+    rows = [assembly.dataset[index] for index in range(min(config.micro_batch_size, len(assembly.dataset)))]
+    supervised = assembly.count_supervised(assembly.collator(rows))
+    if not supervised:
+        raise VilaHDError(
+            f"stage {config.name}: nothing is supervised in the first {len(rows)} pictures; check the data "
+            "section and the chat template"
+        )
+
+
+def build_trainer(
+    config: StageConfig, assembly: Assembly, arguments: TrainingArguments, metrics: Path | None
+) -> StageTrainer:
+    """The trainer with its log."""
+    trainer = StageTrainer(
+        step=assembly.step,
+        optim=config.optim,
+        model=assembly.model,
+        args=arguments,
+        train_dataset=assembly.dataset,
+        data_collator=assembly.collator,
+    )
+    trainer.remove_callback(PrinterCallback)
+    log = RunLog(
+        trainer.metric_means,
+        metrics,
+        pictures_per_step=config.global_batch_size,
+        items_per_picture=config.data.items_per_picture,
+    )
+    trainer.add_callback(log)
+    return trainer
+
+
+def describe_run(config: StageConfig) -> None:
+    """Write the resolved config, the command and the versions into the run folder."""
+    folder = config.output_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(yaml_config.to_dict(config), sort_keys=False))
+    (folder / "command.txt").write_text(" ".join(["python -m train", *sys.argv[1:]]) + "\n")
+    versions: dict[str, Any] = {name: metadata.version(name) for name in PACKAGES}
+    versions |= {
+        "python": platform.python_version(),
+        "processes": world_size(),
+        "threads": torch.get_num_threads(),
+    }
+    (folder / "versions.json").write_text(json.dumps(versions, indent=2) + "\n")
+
+
+def save(trainer: StageTrainer, assembly: Assembly, scalars: set[str], folder: Path) -> None:
+    """Write the finished model under a temporary name, then give it its own.
+
+    Every rank takes part: under ZeRO-3 the weights are gathered from all of them.
+    """
+    state: dict[str, Tensor] | None = trainer.accelerator.get_state_dict(trainer.deepspeed)
+    if rank() == 0:
+        assert state is not None
+        partial = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        assembly.save(partial, restore_scalars(state, scalars))
+        partial.rename(folder)
+        logger.info("saved %s", folder)
+    barrier()

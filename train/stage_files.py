@@ -1,0 +1,53 @@
+"""Reading stage, recipe and model files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vila_hd.errors import VilaHDError
+from vila_hd.utils import config as yaml_config
+
+from .config import RecipeConfig, StageConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFile:
+    """A model to be built with random weights: ``configs/model/*.yaml``."""
+
+    name: str
+    vision: dict[str, object]
+    """Values of ``PS3VisionConfig``."""
+
+    text: dict[str, object]
+    """Values of ``PS3TextConfig``; vocabulary and prompt width come from the tokenizer and the tower."""
+
+    llm: dict[str, object]
+    """Values of the language model's config, with ``model_type``; the vocabulary comes from the tokenizer."""
+
+    fusion: dict[str, object]
+    """Values of ``VilaHDConfig`` beside the parts: projector, prompt head, budget."""
+
+    vocabulary: int | None = None
+    """Pieces of the scene-language tokenizer; None: its default."""
+
+
+def load_stage(path: Path, overrides: Sequence[str] = ()) -> StageConfig:
+    """Stage of a file.
+
+    Raises:
+        VilaHDError: the file does not fit ``StageConfig``, or its ``name`` is not the file's.
+    """
+    config = yaml_config.load(StageConfig, path, overrides)
+    if config.name != path.stem:
+        raise VilaHDError(f"{path}: name is {config.name!r}, expected {path.stem!r} (the file's name)")
+    return config
+
+
+def load_recipe(path: Path) -> RecipeConfig:
+    """Recipe of a file."""
+    return yaml_config.load(RecipeConfig, path)
+
+
+def load_model_file(path: Path) -> ModelFile:
+    """Model file of a path."""
+    return yaml_config.load(ModelFile, path)

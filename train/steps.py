@@ -1,0 +1,146 @@
+"""The stages: batch -> model -> objectives. Everything that is computed lives in ``train.objectives``."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vila_hd.options import HighResOptions
+from vila_hd.ps3.modeling_ps3_dual import PS3Output
+from vila_hd.ps3.regions import Regions
+
+from .config import SelectionConfig, StageConfig
+from .objectives import contrastive, selection
+from .trainer import StepResult
+
+MAX_LOGIT_SCALE = math.log(100.0)
+"""Logarithm of the largest factor on similarities, as in the published training."""
+
+
+def normalised_boxes(boxes: Tensor, sizes: Tensor) -> Tensor:
+    """Pixel boxes ``(n, 4)`` as shares of pictures of ``sizes`` ``(n, 2)`` (width, height); float64."""
+    return boxes.double() / sizes.double().repeat(1, 2)
+
+
+def shrink_boxes(boxes: Tensor, share: float) -> Tensor:
+    """Boxes with the same centres and ``share`` of their sides."""
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    half = (boxes[:, 2:] - boxes[:, :2]) / 2 * share
+    return torch.cat([centre - half, centre + half], dim=1)
+
+
+def selection_parts(
+    scores: Tensor, regions: Regions, grids: Sequence[tuple[int, int]], config: SelectionConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    """BCE and dice of score maps against boxes, and the share of best cells inside.
+
+    Args:
+        scores: ``(L, g, g)`` probabilities.
+        regions: the boxes of each look.
+        grids: rows and columns of every high-resolution scale.
+        config: weights, and the grids to compare on.
+    """
+    cells = regions.on_grid(*scores.shape[1:])
+    maps, targets = [scores], [cells]
+    if config.resolution == "scales":
+        targets = [regions.on_grid(*grid) for grid in grids]
+        maps = [nn.functional.interpolate(scores[:, None].float(), size=grid)[:, 0] for grid in grids]
+    bce, dice = selection.selection_loss(
+        maps, targets, positive_weight=config.positive_weight, dice_weight=config.dice_weight
+    )
+    with_box = cells.flatten(1).any(1)
+    hits = (
+        selection.hit_rate(scores[with_box], cells[with_box])
+        if bool(with_box.any())
+        else scores.new_zeros(())
+    )
+    return bce, dice, hits.detach()
+
+
+def first_look_of_pictures(look_index: Tensor) -> Tensor:
+    """Positions of the first look at each picture, pictures ascending; looks must be numbered without
+    gaps."""
+    order = torch.argsort(look_index, stable=True)
+    starts = torch.ones_like(order, dtype=torch.bool)
+    starts[1:] = look_index[order][1:] != look_index[order][:-1]
+    return order[starts]
+
+
+def boxes_as_regions(boxes: Tensor) -> Regions:
+    """One box per look; boxes without area are no region."""
+    return Regions.from_boxes(
+        [box[None] if box[2] > box[0] and box[3] > box[1] else box.new_zeros(0, 4) for box in boxes]
+    )
+
+
+class PretrainStep:
+    """``ps3_pretrain``: regions against captions, score maps against boxes. One model call for everything."""
+
+    normalised_over_accumulation = False
+
+    def __init__(self, config: StageConfig) -> None:
+        """Take the losses' weights and the looks' options from ``config``."""
+        self.config = config
+
+    def __call__(self, model: nn.Module, batch: dict[str, Any], *, num_items: Tensor | None) -> StepResult:
+        """Loss and metrics of one micro-batch."""
+        config, looks = self.config, batch["look_index"]
+        boxes = normalised_boxes(batch["boxes"], batch["picture_sizes"][looks])
+        output = model(
+            batch["pixel_values"],
+            batch["input_ids"],
+            options=HighResOptions(per_scale=config.looks.per_scale),
+            regions=boxes_as_regions(shrink_boxes(boxes, config.looks.forced_share)),
+            look_index=looks,
+            is_global=batch["is_global"],
+            saliency=config.selection.bottom_up_weight > 0,
+        )
+        pairs = contrastive.Pairs(
+            output.image_embeds, output.text_embeds, batch["picture_ids"][looks], batch["caption_ids"]
+        )
+        owner = getattr(model, "module", model)
+        scale = owner.logit_scale.clamp(0.0, MAX_LOGIT_SCALE)
+        loss = contrastive.sigmoid_contrastive_loss(
+            pairs, scale, owner.logit_bias, intra_image_negatives=config.contrastive.intra_image_negatives
+        )
+        metrics = {
+            "contrastive": loss.detach(),
+            "retrieval": contrastive.retrieval_rate(pairs),
+            "logit_scale": scale.detach().exp().mean(),
+            "logit_bias": owner.logit_bias.detach().mean(),
+        }
+        top_down = self._top_down(output, boxes)
+        bottom_up = self._bottom_up(output, boxes, batch)
+        for name, weight, (bce, dice, hits) in (
+            ("top_down", config.selection.top_down_weight, top_down),
+            ("bottom_up", config.selection.bottom_up_weight, bottom_up),
+        ):
+            loss = loss + weight * (bce + dice)
+            metrics |= {f"{name}_bce": bce.detach(), f"{name}_dice": dice.detach(), f"{name}_hit": hits}
+        return StepResult(loss, metrics)
+
+    def _top_down(self, output: PS3Output, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The map that a caption steers, against the caption's box."""
+        grids = output.vision.selection.grids[0]
+        return selection_parts(output.prompt_scores, boxes_as_regions(boxes), grids, self.config.selection)
+
+    def _bottom_up(
+        self, output: PS3Output, boxes: Tensor, batch: dict[str, Any]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The map without text, against the boxes of all objects or those of this batch; once per picture."""
+        if output.saliency_scores is None:
+            zero = output.prompt_scores.new_zeros(())
+            return zero, zero, zero
+        looks, sizes = batch["look_index"], batch["picture_sizes"]
+        if self.config.selection.bottom_up_target == "all_boxes":
+            targets = [
+                normalised_boxes(entry, size.expand(len(entry), 2))
+                for entry, size in zip(batch["all_boxes"], sizes, strict=True)
+            ]
+        else:
+            targets = [boxes[(looks == i) & ~batch["is_global"]] for i in range(len(sizes))]
+        scores = output.saliency_scores[first_look_of_pictures(looks)]
+        grids = output.vision.selection.grids[0]
+        return selection_parts(scores, Regions.from_boxes(targets), grids, self.config.selection)

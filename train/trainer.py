@@ -1,0 +1,118 @@
+"""A thin ``transformers.Trainer``: the loss of a stage and one optimiser group per component and decay."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer
+
+from .config import OptimConfig
+from .stages import component_of, eval_frozen_modules
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a stage makes of one micro-batch."""
+
+    loss: Tensor
+    """Scalar; its mean over ranks is minimised."""
+
+    metrics: dict[str, Tensor]
+    """Detached scalars for the log: parts of the loss, rates. The same names on every rank and in every
+    step."""
+
+
+class Step(Protocol):
+    """One stage: batch -> model -> objectives."""
+
+    normalised_over_accumulation: bool
+    """Whether the loss already is a share of the whole optimiser step (then micro-batches are summed)."""
+
+    def __call__(self, model: nn.Module, batch: dict[str, Any], *, num_items: Tensor | None) -> StepResult:
+        """Loss and metrics of ``batch``; ``num_items``: supervised tokens of the whole optimiser step."""
+        ...
+
+
+class MetricMeans:
+    """Running means of what the steps report since the last log."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, metrics: dict[str, Tensor]) -> None:
+        """Take the metrics of one micro-batch."""
+        for name, value in metrics.items():
+            self.sums[name] = self.sums.get(name, torch.zeros(())) + value.detach().float().cpu()
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def take(self) -> dict[str, float]:
+        """Means since the last call."""
+        means = {name: float(value) / self.counts[name] for name, value in self.sums.items()}
+        self.sums, self.counts = {}, {}
+        return means
+
+
+class StageTrainer(Trainer):
+    """Trainer whose loss is a :class:`Step`."""
+
+    def __init__(self, *, step: Step, optim: OptimConfig, **kwargs: Any) -> None:
+        """Wrap ``step``; ``kwargs`` are those of ``transformers.Trainer``."""
+        super().__init__(**kwargs)
+        self.step = step
+        self.optim_config = optim
+        self.metric_means = MetricMeans()
+        # Trainer counts the supervised tokens of an optimiser step only for models that accept the count.
+        self.model_accepts_loss_kwargs = step.normalised_over_accumulation
+        self.loss_is_scaled_for_ga = step.normalised_over_accumulation
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, StepResult]:
+        """Loss of one micro-batch."""
+        eval_frozen_modules(self.model)
+        num_items = None if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
+        result = self.step(model, inputs, num_items=num_items)
+        self.metric_means.add({"loss": result.loss, **result.metrics})
+        return (result.loss, result) if return_outputs else result.loss
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Zero: transformers' estimate counts the values of one input tensor, and pictures come as a list."""
+        return 0
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW with one group per component and kind of decay; the schedule scales the rate of each."""
+        if self.optimizer is None:
+            groups = parameter_groups(self.model if model is None else model, self.optim_config)
+            self.optimizer = torch.optim.AdamW(
+                groups, lr=self.optim_config.lr, betas=self.optim_config.betas, eps=self.optim_config.eps
+            )
+        return self.optimizer
+
+
+def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, Any]]:
+    """Optimiser groups of the trained parameters: component x decayed or not.
+
+    Matrices are decayed; vectors, norms, biases, scalars and embedding tables of positions are not.
+    """
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            # Under ZeRO-3 the parameter itself is empty and remembers its shape.
+            shape = getattr(parameter, "ds_shape", parameter.shape)
+            decay = len(shape) >= 2 and "norm" not in name and "pos_emb" not in name
+            groups.setdefault((component_of(name), decay), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": optim.component_lr.get(component, optim.lr),  # type: ignore[call-overload]
+            "weight_decay": optim.weight_decay if decay else 0.0,
+            "name": f"{component}{'' if decay else ' (no decay)'}",
+        }
+        for (component, decay), parameters in sorted(groups.items())
+    ]
