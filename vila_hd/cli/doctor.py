@@ -4,15 +4,14 @@ import argparse
 import dataclasses
 import json
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from .. import doctor
 from ..checkpoint_files import Finding, check_checkpoint
 from ..errors import VilaHDError
+from .models import BUNDLED
 from .terminal import Steps
 
 MARKS = {"ok": "ok  ", "note": "note", "problem": "BAD "}
-BUNDLED = Path(__file__).resolve().parent.parent / "assets" / "nano"
 
 
 def run(args: argparse.Namespace) -> int:

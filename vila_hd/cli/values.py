@@ -1,6 +1,7 @@
 """From typed words to the objects of the library: pictures, questions, and how closely to look."""
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, cast
@@ -118,10 +119,14 @@ def _parse_box(word: str, num_images: int) -> tuple[int, Box]:
     try:
         number = int(numbered) if numbered else 1
         x1, y1, x2, y2 = (float(part) for part in rest.split(","))
+        if not all(map(math.isfinite, (x1, y1, x2, y2))):
+            raise ValueError
     except ValueError:
         raise VilaHDError(
             f"--guided-by {word!r}: use 'prompt', 'saliency' or a box x1,y1,x2,y2 in pixels of the picture"
         ) from None
+    if not num_images:
+        raise VilaHDError(f"--guided-by {word!r}: there is no picture yet to look at")
     if not numbered and num_images > 1:
         raise VilaHDError(
             f"--guided-by {word!r}: there are {num_images} pictures, say which one, e.g. 1:{word}"

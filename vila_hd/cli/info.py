@@ -1,0 +1,167 @@
+"""``vila-hd info``: what a model is made of and what its looks cost, from its small files alone."""
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..checkpoint_files import TensorInfo, has_chat_template, read_json, read_tensors
+from ..errors import VilaHDError
+from ..options import HighResOptions
+from .models import BUNDLED, quieten_transformers
+
+SIZE = (2160, 3840)
+"""(height, width) in pixels of the picture whose cost is shown."""
+
+COMPONENTS = {
+    "model.vision_tower.": "vision tower",
+    "model.projector.": "projector",
+    "model.language_model.": "language model",
+    "lm_head.": "language model",
+}
+"""Start of a tensor's name -> what it belongs to."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the facts, one per line."""
+    quieten_transformers()
+    facts = describe(local_folder(args.model))
+    if args.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        first, *more = _lines(value)
+        print(f"{name:<{width}}  {first}")
+        for line in more:
+            print(f"{'':<{width}}  {line}")
+    return 0
+
+
+def _lines(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def local_folder(name: str) -> Path:
+    """The folder of a model: the bundled one, a local one, or the files of a hub repository, downloaded.
+
+    Raises:
+        VilaHDError: there is no such model, or it cannot be downloaded.
+    """
+    if name == "nano":
+        return BUNDLED
+    if Path(name).exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        return Path(name)
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(name, ignore_patterns=["*.bin", "*.pt", "*.pth", "*.pkl"])
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise VilaHDError(
+            f"{name}: neither a folder nor a model that can be downloaded ({reason})"
+        ) from error
+
+
+def describe(folder: Path) -> dict[str, str | list[str]]:
+    """Fact -> text or lines of text.
+
+    Raises:
+        VilaHDError: not the folder of a VILA-HD model, or a damaged one.
+    """
+    if not folder.is_dir():
+        raise VilaHDError(
+            f"{folder}: no such folder; use 'nano', a model folder or a hub id such as owner/name"
+        )
+    kind = read_json(folder / "config.json").get("model_type")
+    if kind != "vila_hd":
+        raise VilaHDError(
+            f"{folder}: model_type is {kind!r}, not 'vila_hd'; give the folder of a VILA-HD model"
+        )
+    tensors = read_tensors(folder)
+    from ..configuration_vila_hd import VilaHDConfig
+
+    try:
+        config = VilaHDConfig.from_pretrained(folder)
+    except (TypeError, AttributeError, KeyError, OSError) as error:
+        raise VilaHDError(f"{folder}/config.json: {' '.join(str(error).split())}") from error
+    vision, text = config.vision_config, config.text_config
+    return {
+        "model": str(folder),
+        "licence": _licence(folder),
+        "language model": f"{text.model_type}, {text.num_hidden_layers} layers of width {text.hidden_size}, "
+        f"vocabulary {text.vocab_size:,}",
+        "vision tower": f"{vision.num_hidden_layers} layers of width {vision.hidden_size}, "
+        f"patches of {vision.patch_size} x {vision.patch_size} px",
+        "scales": ", ".join(f"{scale:,}" for scale in vision.ps3_scales)
+        + " px; the first is the low-res view",
+        "projector": f"{config.projector_type}: {config.downsample} x {config.downsample} patches per token",
+        "guided by": config.default_guide + ("" if config.prompt_head else "; has no prompt head"),
+        **_costs(folder, config),
+        "numbers": _parameters(tensors.items()),
+        "stored as": ", ".join(sorted({info.dtype for info in tensors.values()})),
+        "chat template": "present" if has_chat_template(folder) else "none: this model cannot chat yet",
+    }
+
+
+def _costs(folder: Path, config: Any) -> dict[str, list[str]]:
+    """Patches and visual tokens of a 4K picture at several budgets."""
+    from ..processing_vila_hd import VilaHDProcessor
+
+    processor = VilaHDProcessor.from_pretrained(folder)
+    height, width = SIZE
+    per_pass = sum(processor.patches_per_pass)
+    default = per_pass if config.default_budget is None else config.default_budget
+    split = zip(processor.patches_per_pass, config.high_scales, strict=True)
+    lines = [f"of a {width} x {height} picture, up to:"]
+    for label, budget in (
+        (f"auto ({default})", "auto"),
+        ("0", 0),
+        (str(2 * default), 2 * default),
+        ("all", "all"),
+    ):
+        (count,) = processor.count_image_tokens([SIZE], HighResOptions(budget=budget))
+        lines.append(f"budget {label}: {count.low_res:,} low-res + {count.high_res:,} high-res")
+    return {
+        "one pass": [", ".join(f"{patches:,} patches at {scale:,} px" for patches, scale in split)],
+        "visual tokens": lines,
+    }
+
+
+def _parameters(tensors: Iterable[tuple[str, TensorInfo]]) -> str:
+    """How many numbers each component holds."""
+    counts: dict[str, int] = {}
+    for name, info in tensors:
+        component = next((c for start, c in COMPONENTS.items() if name.startswith(start)), "other")
+        counts[component] = counts.get(component, 0) + info.num_elements
+    parts = ", ".join(f"{component} {count:,}" for component, count in counts.items())
+    return f"{sum(counts.values()):,} ({parts})"
+
+
+def _licence(folder: Path) -> str:
+    """The licence that the model card names; weights often have another licence than the code."""
+    card = folder / "README.md"
+    head = _front_matter(card.read_text(encoding="utf-8", errors="replace")) if card.exists() else {}
+    licence = head.get("license_name") or head.get("license")
+    if not licence:
+        return "not stated in the folder; ask whoever published the weights"
+    return f"{licence} (the weights, as its model card says)"
+
+
+def _front_matter(text: str) -> Mapping[str, str]:
+    """``key: value`` lines between the two ``---`` at the start of a model card."""
+    lines = text.splitlines()
+    if not lines or lines[0].strip() != "---":
+        return {}
+    values: dict[str, str] = {}
+    for line in lines[1:]:
+        if line.strip() == "---":
+            return values
+        key, colon, value = line.partition(":")
+        if colon and not key.startswith((" ", "-", "#")):
+            values[key.strip()] = value.strip().strip("'\"")
+    return {}
