@@ -63,7 +63,7 @@ def heat_picture(look: Look) -> Image.Image:
     """The scores as an RGBA picture of one pixel per low-res cell; low scores are more transparent."""
     scores = normalized_scores(look)
     color = heat_table()[(scores * 255.0).round().astype(np.uint8)]
-    alpha = (255.0 * (0.25 + 0.60 * np.sqrt(scores))).round().astype(np.uint8)
+    alpha = (255.0 * (0.12 + 0.72 * scores**0.6)).round().astype(np.uint8)
     return Image.fromarray(np.dstack([color, alpha]))
 
 
@@ -94,46 +94,46 @@ def draw_patches(
     for mask in chosen.values():
         result.paste(image, mask=mask_image(mask, size))
     # One pass needs no more than a hint of colour; several are told apart by their shades.
-    tint = 0.14 if look.num_passes == 1 else 0.34
+    tint = 0.12 if look.num_passes == 1 else 0.26
     for index, mask in chosen.items():
         shades = pass_colors(look, index)[look.pass_maps[index].numpy()]
         layer = Image.fromarray(shades).resize(size, Image.Resampling.NEAREST)
         result.paste(Image.blend(result, layer, tint), mask=mask_image(mask, size))
     pen = ImageDraw.Draw(result)
     width = max(1, round(max(size) / 900))
-    for index, mask in chosen.items():
-        lines = outline_segments(mask, size)
+    for index in chosen:
+        lines = outline_segments(look.pass_maps[index].numpy(), size)
         for color, extra in ((HALO, 2), (scale_color(look, index), 0)):
             for line in lines:
                 pen.line(line, fill=color, width=width + extra)
     return result
 
 
-def outline_segments(mask: np.ndarray, size: Size) -> list[tuple[float, float, float, float]]:
-    """The borders between True and False cells of a grid that spans ``size`` pixels.
+def outline_segments(labels: np.ndarray, size: Size) -> list[tuple[float, float, float, float]]:
+    """The borders between cells with different labels of a grid that spans ``size`` pixels.
 
     Args:
-        mask: (rows, columns) bool; everything outside counts as False.
+        labels: (rows, columns) bool or integers; everything outside counts as 0.
         size: (width, height) of the picture in pixels.
 
     Returns:
         Straight segments ``(x1, y1, x2, y2)`` in pixels, as long as possible, horizontal ones first.
     """
-    cell_w, cell_h = size[0] / mask.shape[1], size[1] / mask.shape[0]
+    cell_w, cell_h = size[0] / labels.shape[1], size[1] / labels.shape[0]
     horizontal = [
         (start * cell_w, line * cell_h, end * cell_w, line * cell_h)
-        for line, start, end in _border_runs(mask)
+        for line, start, end in _border_runs(labels)
     ]
     vertical = [
         (line * cell_w, start * cell_h, line * cell_w, end * cell_h)
-        for line, start, end in _border_runs(mask.T)
+        for line, start, end in _border_runs(labels.T)
     ]
     return horizontal + vertical
 
 
-def _border_runs(mask: np.ndarray) -> list[tuple[int, int, int]]:
-    """(line, start, end) of each longest run of borders between rows of a (rows, columns) mask."""
-    padded = np.pad(mask, ((1, 1), (0, 0)))
+def _border_runs(labels: np.ndarray) -> list[tuple[int, int, int]]:
+    """(line, start, end) of each longest run of borders between rows of (rows, columns) labels."""
+    padded = np.pad(labels, ((1, 1), (0, 0)))
     border = (padded[1:] != padded[:-1]).astype(np.int8)
     step = np.diff(np.pad(border, ((0, 0), (1, 1))), axis=1)
     lines, starts = np.nonzero(step == 1)

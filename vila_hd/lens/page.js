@@ -54,11 +54,11 @@
     return one;
   }
 
-  // The borders of what was chosen, as one path in picture pixels; runs are joined to keep it short.
+  // The borders of what each pass chose, as one path in picture pixels; runs are joined to keep it short.
   function outline(scale, one) {
     const path = new Path2D(), { rows, columns, map } = scale;
     const w = one.width / columns, h = one.height / rows;
-    const at = (row, column) => row >= 0 && column >= 0 && row < rows && column < columns && map[row * columns + column] > 0;
+    const at = (row, column) => (row >= 0 && column >= 0 && row < rows && column < columns ? map[row * columns + column] : 0);
     for (let row = 0; row <= rows; row++) {
       for (let column = 0, start = -1; column <= columns; column++) {
         const border = column < columns && at(row - 1, column) !== at(row, column);
@@ -123,6 +123,21 @@
     return { row, column, value: one.scores[row * one.scoreColumns + column] };
   }
 
+  // A picture at full and at half, quarter ... size: drawing a much larger picture directly would show moire.
+  const halves = new WeakMap();
+  function atSize(image, pixels) {
+    const full = image.naturalWidth || image.width;
+    if (!halves.has(image)) halves.set(image, [image]);
+    const levels = halves.get(image), level = Math.max(0, Math.min(5, Math.floor(Math.log2(full / Math.max(1, pixels)) + 0.3)));
+    while (levels.length <= level) {
+      const last = levels[levels.length - 1], w = last.naturalWidth || last.width, h = last.naturalHeight || last.height;
+      const half = blank(Math.round(w / 2), Math.round(h / 2)), pen = half.getContext("2d");
+      pen.drawImage(last, 0, 0, half.width, half.height);
+      levels.push(half);
+    }
+    return levels[level];
+  }
+
   // ---- drawing ----------------------------------------------------------------------------------------------
   const fitZoom = () => Math.min(width / picture.width, height / picture.height);
   const maxZoom = () => Math.max(16, 4 * fitZoom());
@@ -158,7 +173,7 @@
         context.clip();
       }
       context.imageSmoothingEnabled = zoom < 3;
-      context.drawImage(picture.original, 0, 0, w, h);
+      context.drawImage(atSize(picture.original, w * zoom * ratio), 0, 0, w, h);
       context.restore();
     }
     if (show.heat) drawHeat(w, h);
@@ -174,10 +189,11 @@
   function drawSeen(w, h, zoom) {
     context.imageSmoothingEnabled = true;
     if (show.low) context.drawImage(picture.low, 0, 0, w, h);
+    const pixels = w * zoom * (devicePixelRatio || 1);
     picture.scales.forEach((scale, index) => {
       if (!show.views[index] || !scale.chosen) return;
       context.imageSmoothingEnabled = (zoom * w) / scale.source.naturalWidth < 3;
-      context.drawImage(seenLayer(scale), 0, 0, w, h);
+      context.drawImage(atSize(seenLayer(scale), pixels), 0, 0, w, h);
     });
   }
 
@@ -225,7 +241,7 @@
     picture.scales.forEach((scale, index) => {
       if (!show.patches[index] || !scale.chosen) return;
       context.imageSmoothingEnabled = false;
-      context.globalAlpha = Math.min(1, show.strength * (picture.passes > 1 ? 0.55 : 0.12));
+      context.globalAlpha = Math.min(1, show.strength * (picture.passes > 1 ? 0.35 : 0.12));
       context.drawImage(scale.tint, 0, 0, w, h);
       context.globalAlpha = 1;
       if ((w / scale.columns) * zoom > 13) drawGrid(scale, w, h, zoom);
@@ -264,7 +280,7 @@
     const w = picture.width * share, h = picture.height * share, x = 12, y = height - h - 12;
     if (!picture.thumb) {
       picture.thumb = blank(Math.round(w * 2), Math.round(h * 2));
-      picture.thumb.getContext("2d").drawImage(picture.original, 0, 0, picture.thumb.width, picture.thumb.height);
+      picture.thumb.getContext("2d").drawImage(atSize(picture.original, w * 2), 0, 0, picture.thumb.width, picture.thumb.height);
     }
     context.fillStyle = "#0b0f15";
     context.fillRect(x - 2, y - 2, w + 4, h + 4);
@@ -618,7 +634,7 @@
         const image = $(`p${index}-original`), pen = thumb.getContext("2d");
         const grow = Math.max(224 / image.naturalWidth, 144 / image.naturalHeight);
         const w = image.naturalWidth * grow, h = image.naturalHeight * grow;
-        pen.drawImage(image, (224 - w) / 2, (144 - h) / 2, w, h);
+        pen.drawImage(atSize(image, w), (224 - w) / 2, (144 - h) / 2, w, h);
         button.append(thumb);
         button.addEventListener("click", () => open(index));
       });

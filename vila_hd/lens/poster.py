@@ -199,23 +199,39 @@ def _row(panels: Sequence[Panel], width: int, aspect: float) -> Image.Image:
     panel_height = max(1, round(panel_width / aspect))
     if panel_height > MAX_HERO_HEIGHT:
         panel_width, panel_height = max(1, round(MAX_HERO_HEIGHT * aspect)), MAX_HERO_HEIGHT
-    block = Image.new("RGB", (width, panel_height + 54), BACKGROUND)
-    pen = ImageDraw.Draw(block)
+    wide = width if len(panels) == 1 else panel_width
+    one_line = all(_caption_width(panel) <= wide for panel in panels)
+    block = Image.new("RGB", (width, panel_height + (54 if one_line else 82)), BACKGROUND)
     mask = _rounded_mask((panel_width, panel_height), 12)
     for index, panel in enumerate(panels):
         x = index * (panel_width + GAP)
         block.paste(panel.draw((panel_width, panel_height)), (x, 0), mask)
-        baseline = panel_height + 34
-        left = x
-        if panel.color is not None:
-            pen.rounded_rectangle((x, baseline - 17, x + 16, baseline - 1), 4, fill=panel.color)
-            left += 26
-        pen.text((left, baseline), panel.title, font=_font(23), fill=TEXT, anchor="ls")
-        left += round(pen.textlength(panel.title, font=_font(23))) + 14
-        room = x + (width if len(panels) == 1 else panel_width) - left
-        detail = _shorten(panel.detail, _font(20), room)
-        pen.text((left, baseline), detail, font=_font(20), fill=MUTED, anchor="ls")
+        _draw_caption(ImageDraw.Draw(block), panel, (x, panel_height + 34), wide, one_line=one_line)
     return block
+
+
+def _caption_width(panel: Panel) -> float:
+    """Pixels that a panel's caption takes on one line."""
+    mark = 26 if panel.color is not None else 0
+    return mark + _font(23).getlength(panel.title) + 14 + _font(20).getlength(panel.detail)
+
+
+def _draw_caption(
+    pen: ImageDraw.ImageDraw, panel: Panel, place: tuple[int, int], width: int, *, one_line: bool
+) -> None:
+    """Draw title and detail from ``place``, the left end of the first line's baseline."""
+    x, y = place
+    left = x
+    if panel.color is not None:
+        pen.rounded_rectangle((x, y - 17, x + 16, y - 1), 4, fill=panel.color)
+        left += 26
+    pen.text((left, y), panel.title, font=_font(23), fill=TEXT, anchor="ls")
+    if one_line:
+        left += round(pen.textlength(panel.title, font=_font(23))) + 14
+    else:
+        left, y = x, y + 28
+    detail = _shorten(panel.detail, _font(20), x + width - left)
+    pen.text((left, y), detail, font=_font(20), fill=MUTED, anchor="ls")
 
 
 def _header(question: str, answer: str, looks: Sequence[Look], receipt: Receipt | None) -> Image.Image:

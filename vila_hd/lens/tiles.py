@@ -21,5 +21,5 @@ def answer_tiles(looks: Sequence[Look], receipt: Receipt | None) -> list[tuple[s
         (f"{sum(summary.visual_tokens for summary in summaries):,}", "visual tokens"),
     ]
     if receipt is not None and receipt.seconds:
-        tiles.append((f"{receipt.total_seconds:.2f} s", "in all"))
+        tiles.append((f"{receipt.total_seconds:.2f} s", "to answer"))
     return tiles

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vila_hd.lens.page import render_page
+from vila_hd.lens.page import _jpeg_url, render_page
 
 VOID = {"meta", "img", "input", "br", "link", "hr"}
 
@@ -185,3 +185,21 @@ def test_scores_that_are_no_numbers_do_not_break_the_data(picture, make_look, re
     scores = torch.tensor([[float("nan"), float("inf")], [0.5, 0.0]])
     data = data_of(render(looks=[make_look(picture.size, scores=scores)]))
     assert data["pictures"][0]["scores"][0] == 0.0
+
+
+@pytest.mark.parametrize("limit", [200_000, 40_000])
+def test_even_noise_becomes_a_jpeg_within_its_limit(limit):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 500, 3), dtype=np.uint8))
+    data = base64.b64decode(_jpeg_url(noise, limit).split(",", 1)[1])
+    assert len(data) <= limit
+    width, height = Image.open(io.BytesIO(data)).size
+    assert width / height == pytest.approx(5 / 3, abs=0.02)
+
+
+def test_a_picture_that_fits_easily_keeps_its_size_and_its_colour_resolution():
+    stripes = np.zeros((64, 64, 3), dtype=np.uint8)
+    stripes[:, ::2] = (255, 0, 0)
+    stripes[:, 1::2] = (0, 0, 255)
+    data = base64.b64decode(_jpeg_url(Image.fromarray(stripes), 100_000).split(",", 1)[1])
+    read = np.asarray(Image.open(io.BytesIO(data))).astype(int)
+    assert np.abs(read - stripes).mean() < 12
