@@ -41,7 +41,7 @@ class PS3Output(ModelOutput):
     low-resolution picture where the text describes all of it."""
 
     text_embeds: Tensor | None = None
-    """``(L, O)``, not normalised."""
+    """``(T, O)``, not normalised; T = L without ``text_index``."""
 
     prompt_scores: Tensor | None = None
     """``(L, g, g)``: how interesting each low-resolution cell is for the text."""
@@ -63,7 +63,7 @@ class PS3Model(PS3PreTrainedModel):
     vision_class: ClassVar[type[PS3VisionEncoder]] = PS3VisionEncoder
     """What the vision tower is built from; a subclass may put a wrapper here."""
 
-    _no_split_modules: ClassVar[list[str]] = ["Block", "PS3TextBlock"]
+    _no_split_modules = ["Block", "PS3TextBlock"]  # noqa: RUF012  # transformers' own convention
     # Published files seldom hold the two numbers: training code kept them elsewhere.
     _keys_to_ignore_on_load_missing: ClassVar[list[str]] = [r"^logit_scale$", r"^logit_bias$"]
 
@@ -173,6 +173,7 @@ class PS3Model(PS3PreTrainedModel):
         options: HighResOptions | None = None,
         regions: Regions | None = None,
         look_index: Tensor | None = None,
+        text_index: Tensor | None = None,
         is_global: Tensor | None = None,
         saliency: bool = True,
     ) -> PS3Output:
@@ -180,12 +181,14 @@ class PS3Model(PS3PreTrainedModel):
 
         Args:
             pixel_values: ``(B, 3, H, W)`` or one ``(3, H, W)`` per picture.
-            input_ids: ``(L, N)`` token ids, one text per look.
+            input_ids: ``(T, N)`` token ids, one text per look; with ``text_index`` any number of texts.
             options: how closely to look; None: one pass of the checkpoint's own size.
             regions: one entry per look: what the text describes. Its patches are chosen first, and only they
                 are pooled (all chosen ones where it is empty).
             look_index: ``(L,)`` the picture of every look, so that several texts share one low-resolution
                 pass; None: look i shows picture i.
+            text_index: ``(L,)`` the text of every look, so that looks share texts and other texts are just encoded;
+                None: look i belongs to text i.
             is_global: ``(L,)`` bool: texts about the whole picture, compared with the pooled low-resolution
                 tokens.
             saliency: also compute the scores without a text.
@@ -200,7 +203,7 @@ class PS3Model(PS3PreTrainedModel):
             )
         vision = self.vision_model(
             pixel_values,
-            text.prompt,
+            text.prompt if text_index is None else text.prompt[text_index],
             options=options,
             regions=regions,
             look_index=look_index,
@@ -211,8 +214,8 @@ class PS3Model(PS3PreTrainedModel):
         )
         image_embeds = vision.pooled_output
         if is_global is not None and vision.high is not None:
-            if is_global.shape != (len(input_ids),):
-                raise VilaHDError(f"is_global has shape {tuple(is_global.shape)}: use ({len(input_ids)},)")
+            if is_global.shape != (len(image_embeds),):
+                raise VilaHDError(f"is_global has shape {tuple(is_global.shape)}: use ({len(image_embeds)},)")
             low = vision.low.pooled if look_index is None else vision.low.pooled[look_index]
             image_embeds = torch.where(is_global.bool()[:, None], low, image_embeds)
         return PS3Output(
