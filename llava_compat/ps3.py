@@ -176,8 +176,8 @@ class PS3VisionEncoder(_Encoder):
         selection = PatchSelection.from_maps([list(maps) for maps in zip(*selection_maps, strict=True)])
         if selection.index.shape != high.shape[:2]:
             raise VilaHDError(
-                f"selection_maps choose {tuple(selection.index.shape)} patches (pictures, each), the features "
-                f"hold {tuple(high.shape[:2])}: use the maps of the same output"
+                f"selection_maps choose {tuple(selection.index.shape)} patches (pictures, each), the "
+                f"features hold {tuple(high.shape[:2])}: use the maps of the same output"
             )
         return _stack_scales(features_to_maps(low, high, selection))
 
@@ -278,6 +278,8 @@ class PS3VisionEncoder(_Encoder):
         high = self.encode_high_res(low, selection, layers=(), pool=True, pool_regions=call.pool_regions)
         pooled = high.pooled
         if call.is_global is not None:
+            assert low.pooled is not None
+            assert pooled is not None
             pooled = torch.where(call.is_global, low.pooled, pooled)
         return PS3VisionModelOutput(pooled_output=pooled)
 
@@ -290,7 +292,7 @@ class PS3VisionModel(modeling_ps3.PS3VisionModel):
     """
 
     def __init__(self, config: PS3VisionConfig) -> None:
-        modeling_ps3.PS3PreTrainedModel.__init__(self, config)
+        modeling_ps3.PS3PreTrainedModel.__init__(self, config)  # type: ignore[call-arg]
         self.vision_model = PS3VisionEncoder(config)
         self.post_init()
 
@@ -385,8 +387,8 @@ class PS3Model(modeling_ps3_dual.PS3Model):
             VilaHDError: always.
         """
         raise VilaHDError(
-            "PS3Model of llava_compat has no forward: call encode_image or encode_text, or train the PS3Model of "
-            "vila_hd.ps3"
+            "PS3Model of llava_compat has no forward: call encode_image or encode_text, or train the "
+            "PS3Model of vila_hd.ps3"
         )
 
 
@@ -428,7 +430,8 @@ def _check_call(
     if gt_selection_maps is not None:
         if gt_selection_maps.ndim != 3 or len(gt_selection_maps) != pictures:
             raise VilaHDError(
-                f"gt_selection_maps has shape {tuple(gt_selection_maps.shape)}: use ({pictures}, rows, columns)"
+                f"gt_selection_maps has shape {tuple(gt_selection_maps.shape)}: "
+                f"use ({pictures}, rows, columns)"
             )
         regions = Regions.from_maps(gt_selection_maps, truncate=True)
     if is_global_text is not None:
