@@ -46,7 +46,7 @@ def render_page(
         picture, figure = _picture(image, look, index=index, share=share)
         pictures.append(picture)
         figures.append(figure)
-    script = _asset("page.js")
+    script = _script()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     facts = "".join(
         f"<li><b>{html.escape(value)}</b> {html.escape(label)}</li>"
@@ -195,6 +195,12 @@ def _script_json(value: Mapping[str, Any]) -> str:
 def _fill(template: str, parts: Mapping[str, str]) -> str:
     """``template`` with every ``{{name}}`` replaced once, so that a part may contain such marks itself."""
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
+
+
+def _script() -> str:
+    """The page's script: one function, so that its names stay its own."""
+    body = "\n".join(_asset(name) for name in ("pictures.js", "drawing.js", "moving.js", "controls.js"))
+    return f'(() => {{\n"use strict";\n{body}}})();\n'
 
 
 def _asset(name: str) -> str:

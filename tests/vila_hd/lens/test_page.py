@@ -5,6 +5,8 @@ import hashlib
 import io
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
@@ -203,3 +205,22 @@ def test_a_picture_that_fits_easily_keeps_its_size_and_its_colour_resolution():
     data = base64.b64decode(_jpeg_url(Image.fromarray(stripes), 100_000).split(",", 1)[1])
     read = np.asarray(Image.open(io.BytesIO(data))).astype(int)
     assert np.abs(read - stripes).mean() < 12
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs the chromium browser")
+def test_a_browser_runs_the_page(render, tmp_path):
+    (tmp_path / "lens.html").write_text(render(question="</script><b>?"), encoding="utf-8")
+    command = [
+        "chromium",
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
+    command += ["--virtual-time-budget=8000", "--dump-dom", (tmp_path / "lens.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    page = Page(done.stdout)
+    assert dict(page.elements)["html"]["class"] == "js"  # set once all pictures are read
+    assert len([1 for tag, attributes in page.elements if attributes.get("class") == "card"]) == 3
+    assert "Press N" in page.texts["p"] or "Tap the picture" in page.texts["p"]
