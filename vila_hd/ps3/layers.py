@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import VilaHDError
+from .cpu_attention import attend_bf16, is_faster
 from .embeddings import PatchProjection
 
 KeyValue = tuple[Tensor, Tensor]
@@ -35,6 +36,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, imple
         query.device.type == "cpu" and query.requires_grad and key.shape[2] <= _MATMUL_MAX_KEYS
     )
     bias = None if mask is None else mask[:, None, None, :]
+    if not plain and mask is None and is_faster(query, key):
+        return attend_bf16(query, key, value)
     if not plain:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
     logits = (query * query.shape[-1] ** -0.5) @ key.transpose(2, 3)

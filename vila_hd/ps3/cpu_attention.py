@@ -1,0 +1,79 @@
+"""Attention in bfloat16 on a CPU as matrix products: faster than torch's fused kernel at a tower's sizes.
+
+Shape suffixes used in this file:
+    B = sequences, H = heads, N = queries, M = keys, D = channels of a head.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_CHUNK = 1 << 23
+"""Logits that are in memory at a time: 16 MB."""
+
+_LEAST = 1 << 21
+"""Fewer logits than this are left to the fused kernel: many small products cost more than they save."""
+
+_LIMIT = 16.0
+"""Largest logit that may be rounded to bfloat16: up to here its weight changes by 3 % at most."""
+
+
+def is_faster(query: Tensor, key: Tensor) -> bool:
+    """Whether :func:`attend_bf16` should be used for these queries and keys.
+
+    Args:
+        query: ``(B, H, N, D)``.
+        key: ``(B, H, M, D)``.
+    """
+    return (
+        query.device.type == "cpu"
+        and query.dtype == torch.bfloat16
+        and not torch.compiler.is_compiling()  # the branch on the range of the logits would break the graph
+        and not (torch.is_grad_enabled() and (query.requires_grad or key.requires_grad))
+        and query.shape[1] * query.shape[2] * key.shape[2] >= _LEAST
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+
+
+def attend_bf16(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Return softmax(query key^T / sqrt(D)) value: ``(B, H, N, D)``, in memory ``(B, N, H, D)``.
+
+    There are no gradients. The logits are rounded to bfloat16, which the fused kernel does not do. Keys are
+    centred first: that leaves the softmax as it is and makes the logits, and so the rounding, smaller. Parts
+    with larger logits than is safe are left to the fused kernel.
+
+    Args:
+        query: ``(B, H, N, D)`` bfloat16.
+        key: ``(B, H, M, D)``.
+        value: ``(B, H, M, D)``.
+    """
+    batch, heads, length, width = query.shape
+    keys = key.shape[2]
+    centred = (key - key.mean(dim=2, keepdim=True, dtype=torch.float32)).to(key.dtype)
+    # A column of ones sums up the weights inside the same matrix product.
+    summing = torch.cat([value, value.new_ones(batch, heads, keys, 1)], dim=3)
+    out = query.new_empty(batch, length, heads, width).transpose(1, 2)
+    group = min(heads, max(1, _CHUNK // (length * keys)))
+    rows = min(length, max(1, _CHUNK // (group * keys)))
+    for b in range(batch):
+        for h in range(0, heads, group):
+            part = slice(h, h + group)
+            for n in range(0, length, rows):
+                some = query[b, part, n : n + rows]
+                into = out[b, part, n : n + rows]
+                weights = _weights(some, centred[b, part])
+                if weights is None:
+                    into.copy_(F.scaled_dot_product_attention(some, key[b, part], value[b, part]))
+                else:
+                    summed = torch.bmm(weights, summing[b, part])
+                    torch.div(summed[..., :width], summed[..., width:], out=into)
+    return out
+
+
+def _weights(query_HND: Tensor, key_HMD: Tensor) -> Tensor | None:
+    """``(H, N, M)``: exponentials of the logits, before normalisation; None: a logit is too large."""
+    logits = query_HND.new_empty(query_HND.shape[0], query_HND.shape[1], key_HMD.shape[1])
+    scale = query_HND.shape[-1] ** -0.5
+    torch.baddbmm(logits, query_HND, key_HMD.transpose(1, 2), beta=0, alpha=scale, out=logits)
+    # Over centred keys the logits of a query average zero, so none needs to be shifted up.
+    return logits.exp_() if bool(logits.amax() <= _LIMIT) else None
