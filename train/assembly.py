@@ -1,6 +1,8 @@
 """Everything that differs between stages: which model, which rows, which batches, which step, how it is
 saved."""
 
+import dataclasses
+import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,8 +11,13 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+import vila_hd
+from vila_hd.configuration_vila_hd import VilaHDConfig
 from vila_hd.errors import VilaHDError
+from vila_hd.modeling_vila_hd import VilaHDForConditionalGeneration
+from vila_hd.processing_vila_hd import VilaHDProcessor
 from vila_hd.ps3.configuration_ps3 import PS3VisionConfig
 from vila_hd.ps3.configuration_ps3_dual import PS3Config
 from vila_hd.ps3.configuration_ps3_text import PS3TextConfig
@@ -20,10 +27,11 @@ from vila_hd.ps3.tokenization_ps3 import PS3Tokenizer
 from vila_hd.scenes import build_scene_tokenizer
 
 from .config import StageConfig
-from .data.collators import RegionCollator
-from .data.scenes import RegionDataset
+from .data.collators import QuestionCollator, RegionCollator
+from .data.scenes import QuestionDataset, RegionDataset
+from .objectives import language
 from .stage_files import ModelFile, load_model_file
-from .steps import PretrainStep
+from .steps import LanguageStep, PretrainStep, SelectStep
 from .trainer import Step
 
 
@@ -51,7 +59,7 @@ def assemble(config: StageConfig, *, ranks: int) -> Assembly:
     """
     if config.stage == "ps3_pretrain":
         return _assemble_pretrain(config, ranks)
-    raise VilaHDError(f"stage: {config.stage!r} is not available")
+    return _assemble_questions(config, ranks)
 
 
 def _rows(config: StageConfig) -> int:
@@ -82,6 +90,7 @@ def _assemble_pretrain(config: StageConfig, ranks: int) -> Assembly:
         seed=config.seed,
         ranks=ranks,
         global_share=config.contrastive.global_share,
+        swapped_captions=config.contrastive.swapped_captions,
     )
     return Assembly(
         model=model,
@@ -96,14 +105,9 @@ def _assemble_pretrain(config: StageConfig, ranks: int) -> Assembly:
 def build_ps3(
     model_file: ModelFile, *, logit_bias: float | None = None
 ) -> tuple[PS3Model, PS3Tokenizer, PS3ImageProcessor]:
-    """A PS3 model with random weights, and its tokenizer and image processor.
-
-    The tokenizer is trained on the language of the scenes: the same one in every process.
-    """
+    """A PS3 model with random weights, and its tokenizer and image processor."""
     text = dict(model_file.text)
-    with tempfile.TemporaryDirectory() as folder:
-        options = {} if model_file.vocabulary is None else {"vocabulary": model_file.vocabulary}
-        words = build_scene_tokenizer(folder, **options)
+    words = scene_tokenizer(model_file)
     vision_config = PS3VisionConfig(**known_fields(PS3VisionConfig, model_file.vision, "vision"))
     text |= {
         "vocab_size": len(words),
@@ -123,6 +127,88 @@ def build_ps3(
         do_normalize=False,
     )
     return model, tokenizer, image_processor
+
+
+# ---------------------------------------------------------------- align, sft, select
+
+
+def _assemble_questions(config: StageConfig, ranks: int) -> Assembly:
+    model, processor = load_or_compose(config)
+    need_box = config.stage == "select"
+    dataset = QuestionDataset(
+        config.data,
+        rows=_rows(config),
+        seed=config.seed,
+        ranks=ranks,
+        own_choice=config.looks.own_choice,
+        need_box=need_box,
+    )
+
+    def save(folder: Path, state: dict[str, Tensor]) -> None:
+        model.save_pretrained(folder, state_dict=state)
+        processor.save_pretrained(folder)
+
+    def count(batch: dict[str, Any]) -> int:
+        if need_box:
+            return int((batch["boxes"][:, 2] > batch["boxes"][:, 0]).sum())
+        return language.count_supervised(batch["labels"])
+
+    return Assembly(
+        model=model,
+        dataset=dataset,
+        collator=QuestionCollator(processor),
+        step=SelectStep(config) if need_box else LanguageStep(config),
+        count_supervised=count,
+        save=save,
+    )
+
+
+def load_or_compose(config: StageConfig) -> tuple[VilaHDForConditionalGeneration, VilaHDProcessor]:
+    """The multi-modal model of a folder, or a new one around the tower of a PS3 folder.
+
+    Raises:
+        VilaHDError: ``llm`` is missing for a PS3 folder, or given for a complete model.
+    """
+    folder = config.model
+    if not (folder / "config.json").is_file():
+        raise VilaHDError(f"model: {folder} is no model folder (no config.json); run the stage before first")
+    kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    if kind == VilaHDConfig.model_type:
+        if config.llm is not None:
+            raise VilaHDError(f"llm: {folder} has a language model already; leave llm out")
+        return vila_hd.load(folder, dtype="float32", device="cpu")
+    if config.llm is None:
+        raise VilaHDError(f"llm: {folder} is a {kind!r} folder; say which language model to put behind it")
+    if config.llm.suffix != ".yaml":
+        return vila_hd.compose(tower=folder, llm=config.llm)
+    model_file = load_model_file(config.llm)
+    words = scene_tokenizer(model_file)
+    values: dict[str, Any] = dict(model_file.llm)
+    llm_config = AutoConfig.for_model(
+        values.pop("model_type"),
+        **values,
+        vocab_size=len(words),
+        pad_token_id=words.pad_token_id,
+        bos_token_id=words.bos_token_id,
+        eos_token_id=words.eos_token_id,
+    )
+    return vila_hd.compose(
+        tower=folder,
+        llm=AutoModelForCausalLM.from_config(llm_config),
+        tokenizer=words,
+        seed=config.seed,
+        **dataclasses.asdict(model_file.fusion),
+    )
+
+
+# ---------------------------------------------------------------- both
+
+
+def scene_tokenizer(model_file: ModelFile) -> PreTrainedTokenizerFast:
+    """The tokenizer of the scenes' language: the same one in every process."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = {} if model_file.vocabulary is None else {"vocabulary": model_file.vocabulary}
+        return build_scene_tokenizer(folder, **options)
 
 
 def known_fields(cls: type, values: dict[str, object], where: str) -> dict[str, Any]:

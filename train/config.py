@@ -94,12 +94,17 @@ class ContrastiveConfig:
     intra_image_negatives: bool = False
     """Whether other regions of the same picture count as negatives. Equal captions never do."""
 
+    swapped_captions: int = 0
+    """Hard negatives per region: its caption with another mark of the same kind. 0: none."""
+
     logit_bias: float | None = None
     """Start value of the logit bias when the model is built from scratch; None: the model's own."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.global_share <= 1:
             raise ValueError(f"global_share={self.global_share}: use a share from 0 to 1")
+        if self.swapped_captions < 0:
+            raise ValueError(f"swapped_captions={self.swapped_captions}: use a number >= 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,9 +245,6 @@ class RecipeConfig:
 
     output_dir: Path
     """Every stage runs in ``output_dir/<stage name>``."""
-
-    final_model: Path | None = None
-    """Where a copy of the last stage's model goes (``--publish``); None: nowhere."""
 
     ranks: int = 1
     """Processes per stage, started with the DeepSpeed launcher."""

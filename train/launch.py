@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if is_recipe:
             from .recipe import run_recipe
 
-            return run_recipe(options)
+            return run_recipe(options, arguments[len(local_rank) + 1 :])
         from .run import run_stage
         from .stage_files import load_stage
 

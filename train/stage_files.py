@@ -1,13 +1,25 @@
 """Reading stage, recipe and model files."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from vila_hd.errors import VilaHDError
 from vila_hd.utils import config as yaml_config
 
 from .config import RecipeConfig, StageConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusionConfig:
+    """How tower and language model are joined; see ``VilaHDConfig``."""
+
+    projector_type: str = "mlp_downsample"
+    prompt_head: Literal["mlp", "linear"] | None = "mlp"
+    select_layer: int = -2
+    high_res_position: bool = True
+    default_budget: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +36,7 @@ class ModelFile:
     llm: dict[str, object]
     """Values of the language model's config, with ``model_type``; the vocabulary comes from the tokenizer."""
 
-    fusion: dict[str, object]
-    """Values of ``VilaHDConfig`` beside the parts: projector, prompt head, budget."""
+    fusion: FusionConfig = field(default_factory=FusionConfig)
 
     vocabulary: int | None = None
     """Pieces of the scene-language tokenizer; None: its default."""

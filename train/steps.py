@@ -8,11 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from vila_hd.options import HighResOptions
+from vila_hd.ps3.configuration_ps3 import PS3VisionConfig
 from vila_hd.ps3.modeling_ps3_dual import PS3Output
 from vila_hd.ps3.regions import Regions
+from vila_hd.ps3.resampling import grid_of, scale_size
+from vila_hd.ps3.selection import PatchSelection
 
 from .config import SelectionConfig, StageConfig
-from .objectives import contrastive, selection
+from .distributed import world_size
+from .objectives import contrastive, language, selection
 from .trainer import StepResult
 
 MAX_LOGIT_SCALE = math.log(100.0)
@@ -75,6 +79,24 @@ def boxes_as_regions(boxes: Tensor) -> Regions:
     )
 
 
+def bottom_up_targets(batch: dict[str, Any], boxes: Tensor, config: SelectionConfig) -> Regions:
+    """Per picture, what the map without text should mark: all objects, or the items of this batch.
+
+    Args:
+        batch: from a collator.
+        boxes: ``(L, 4)`` normalised boxes of its looks.
+        config: says which.
+    """
+    looks, sizes = batch["look_index"], batch["picture_sizes"]
+    if config.bottom_up_target == "all_boxes":
+        pairs = zip(batch["all_boxes"], sizes, strict=True)
+        return Regions.from_boxes(
+            [normalised_boxes(entry, size.expand(len(entry), 2)) for entry, size in pairs]
+        )
+    has_area = boxes[:, 2] > boxes[:, 0]
+    return Regions.from_boxes([boxes[(looks == i) & has_area] for i in range(len(sizes))])
+
+
 class PretrainStep:
     """``ps3_pretrain``: regions against captions, score maps against boxes. One model call for everything."""
 
@@ -94,16 +116,23 @@ class PretrainStep:
             options=HighResOptions(per_scale=config.looks.per_scale),
             regions=boxes_as_regions(shrink_boxes(boxes, config.looks.forced_share)),
             look_index=looks,
+            text_index=batch["text_index"],
             is_global=batch["is_global"],
             saliency=config.selection.bottom_up_weight > 0,
         )
+        text = output.text_embeds[batch["text_index"]]
         pairs = contrastive.Pairs(
-            output.image_embeds, output.text_embeds, batch["picture_ids"][looks], batch["caption_ids"]
+            output.image_embeds, text, batch["picture_ids"][looks], batch["caption_ids"]
         )
         owner = getattr(model, "module", model)
         scale = owner.logit_scale.clamp(0.0, MAX_LOGIT_SCALE)
+        swapped = batch["swapped_index"]
         loss = contrastive.sigmoid_contrastive_loss(
-            pairs, scale, owner.logit_bias, intra_image_negatives=config.contrastive.intra_image_negatives
+            pairs,
+            scale,
+            owner.logit_bias,
+            intra_image_negatives=config.contrastive.intra_image_negatives,
+            extra=contrastive.ExtraNegatives(output.text_embeds, swapped) if swapped.shape[1] else None,
         )
         metrics = {
             "contrastive": loss.detach(),
@@ -133,14 +162,97 @@ class PretrainStep:
         if output.saliency_scores is None:
             zero = output.prompt_scores.new_zeros(())
             return zero, zero, zero
-        looks, sizes = batch["look_index"], batch["picture_sizes"]
-        if self.config.selection.bottom_up_target == "all_boxes":
-            targets = [
-                normalised_boxes(entry, size.expand(len(entry), 2))
-                for entry, size in zip(batch["all_boxes"], sizes, strict=True)
-            ]
-        else:
-            targets = [boxes[(looks == i) & ~batch["is_global"]] for i in range(len(sizes))]
-        scores = output.saliency_scores[first_look_of_pictures(looks)]
-        grids = output.vision.selection.grids[0]
-        return selection_parts(scores, Regions.from_boxes(targets), grids, self.config.selection)
+        targets = bottom_up_targets(batch, boxes, self.config.selection)
+        scores = output.saliency_scores[first_look_of_pictures(batch["look_index"])]
+        return selection_parts(scores, targets, output.vision.selection.grids[0], self.config.selection)
+
+
+def question_inputs(batch: dict[str, Any]) -> dict[str, Any]:
+    """What the multi-modal model reads of a batch of questions."""
+    names = ("input_ids", "attention_mask", "pixel_values", "look_index", "prompt_positions")
+    return {name: batch[name] for name in names}
+
+
+class LanguageStep:
+    """``align`` and ``sft``: predict the answer; boxes are given to the tower except for looks of its own
+    choice."""
+
+    normalised_over_accumulation = True
+
+    def __init__(self, config: StageConfig) -> None:
+        """Take the looks' options from ``config``."""
+        self.config = config
+
+    def __call__(self, model: nn.Module, batch: dict[str, Any], *, num_items: Tensor | None) -> StepResult:
+        """Loss and metrics of one micro-batch."""
+        config = self.config
+        boxes = normalised_boxes(batch["boxes"], batch["picture_sizes"][batch["look_index"]])
+        given = shrink_boxes(boxes, config.looks.forced_share) * ~batch["own_choice"][:, None]
+        output = model(
+            **question_inputs(batch),
+            labels=batch["labels"],
+            high_res=HighResOptions(per_scale=config.looks.per_scale, guided_by=config.looks.guided_by),
+            regions=boxes_as_regions(given),
+            num_items_in_batch=num_items,
+        )
+        loss = language.rank_share(output.loss, ranks=world_size())
+        metrics = {"language": loss.detach(), "high_res_patches": mean_patches(output.looks)}
+        if config.looks.guided_by == "prompt":
+            grids = output.looks.grids[0]
+            bce, dice, hits = selection_parts(output.scores, boxes_as_regions(boxes), grids, config.selection)
+            metrics |= {"top_down_bce": bce.detach(), "top_down_dice": dice.detach(), "top_down_hit": hits}
+            if config.selection.top_down_weight:
+                share = len(batch["labels"]) / max(self._looks_per_step(len(batch["labels"])), 1)
+                loss = loss + config.selection.top_down_weight * share * (bce + dice)
+        return StepResult(loss, metrics)
+
+    def _looks_per_step(self, looks: int) -> int:
+        """Looks of one rank in a whole optimiser step, of which this micro-batch has ``looks``."""
+        return looks * self.config.accumulation_steps(world_size())
+
+
+class SelectStep:
+    """``select``: fit the score map of a question to its box. Low resolution only, language model without
+    gradient."""
+
+    normalised_over_accumulation = False
+
+    def __init__(self, config: StageConfig) -> None:
+        """Take the losses' weights from ``config``."""
+        self.config = config
+
+    def __call__(self, model: nn.Module, batch: dict[str, Any], *, num_items: Tensor | None) -> StepResult:
+        """Loss and metrics of one micro-batch."""
+        config, looks = self.config.selection, batch["look_index"]
+        boxes = normalised_boxes(batch["boxes"], batch["picture_sizes"][looks])
+        output = model(
+            **question_inputs(batch),
+            high_res=HighResOptions(guided_by="prompt"),
+            saliency=config.bottom_up_weight > 0,
+            scores_only=True,
+        )
+        grids = scale_grids(getattr(model, "module", model).config.vision_config, batch["picture_sizes"][0])
+        bce, dice, hits = selection_parts(output.scores, boxes_as_regions(boxes), grids, config)
+        loss = config.top_down_weight * (bce + dice)
+        metrics = {"top_down_bce": bce.detach(), "top_down_dice": dice.detach(), "top_down_hit": hits}
+        if output.saliency_scores is not None:
+            targets, scores = bottom_up_targets(batch, boxes, config), output.saliency_scores
+            bce, dice, hits = selection_parts(scores[first_look_of_pictures(looks)], targets, grids, config)
+            loss = loss + config.bottom_up_weight * (bce + dice)
+            metrics |= {"bottom_up_bce": bce.detach(), "bottom_up_dice": dice.detach(), "bottom_up_hit": hits}
+        return StepResult(loss, metrics)
+
+
+def mean_patches(chosen: PatchSelection | None) -> Tensor:
+    """Mean number of high-resolution patches per look."""
+    return torch.zeros(()) if chosen is None else (chosen.index >= 0).sum(1).float().mean()
+
+
+def scale_grids(config: PS3VisionConfig, picture_size: Tensor) -> list[tuple[int, int]]:
+    """Rows and columns of every high-resolution scale, for a picture of ``picture_size`` (width, height)."""
+    width, height = picture_size.tolist()
+    low, patch = config.ps3_scales[0], config.patch_size
+    return [
+        grid_of(scale_size((height, width), scale, low_scale=low, patch=patch), patch)
+        for scale in config.high_scales
+    ]

@@ -34,7 +34,8 @@ class RegionCollator:
     """Batches of ``ps3_pretrain``: one look per caption, those of regions first, then those of whole
     pictures.
 
-    Looks at whole pictures have an empty box.
+    Looks at whole pictures have an empty box. Every wording is encoded once: ``text_index`` says which text
+    belongs to a look, ``swapped_index`` which texts are wrong for it.
     """
 
     def __init__(self, tokenizer: PS3Tokenizer) -> None:
@@ -43,16 +44,24 @@ class RegionCollator:
 
     def __call__(self, rows: Sequence[Regions]) -> dict[str, Any]:
         """Batch of ``rows``."""
-        captions = [caption for row in rows for caption in row.captions]
         whole = torch.tensor([i for i, row in enumerate(rows) if row.use_global], dtype=torch.long)
-        batch = _picture_tensors([row.picture for row in rows], [len(row.captions) for row in rows])
+        captions = [caption for row in rows for caption in row.captions]
         captions += [rows[i].picture.global_caption for i in whole.tolist()]
+        swapped = [wrong for row in rows for wrong in row.swapped] + [()] * len(whole)
+        texts = {text: None for group in (captions, *swapped) for text in group}
+        number = {text: i for i, text in enumerate(texts)}
+        wrong_index = torch.full((len(captions), max(map(len, swapped), default=0)), -1)
+        for i, group in enumerate(swapped):
+            wrong_index[i, : len(group)] = torch.tensor([number[text] for text in group], dtype=torch.long)
+        batch = _picture_tensors([row.picture for row in rows], [len(row.captions) for row in rows])
         return {
             **batch,
             "look_index": torch.cat([batch["look_index"], whole]),
             "is_global": torch.arange(len(captions)) >= len(batch["look_index"]),
             "boxes": torch.cat([*(row.boxes for row in rows), torch.zeros(len(whole), 4, dtype=torch.long)]),
-            "input_ids": self.tokenizer(captions),
+            "input_ids": self.tokenizer(list(texts)),
+            "text_index": torch.tensor([number[caption] for caption in captions]),
+            "swapped_index": wrong_index,
             "caption_ids": torch.tensor([zlib.crc32(caption.encode()) for caption in captions]),
         }
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vila_hd import scenes
+from vila_hd.scenes import language
 
 from ..config import DataConfig
 
@@ -39,6 +40,9 @@ class Regions:
     """``(items, 4)`` long, xyxy in pixels."""
 
     captions: tuple[str, ...]
+    swapped: tuple[tuple[str, ...], ...]
+    """Per item: its caption with other marks of the same kind, which are wrong."""
+
     use_global: bool
     """Whether the whole picture is a pair as well."""
 
@@ -119,11 +123,28 @@ class RegionDataset(_SceneDataset):
     """Pictures with sampled objects and captions."""
 
     def __init__(
-        self, config: DataConfig, *, rows: int, seed: int, ranks: int = 1, global_share: float = 0.0
+        self,
+        config: DataConfig,
+        *,
+        rows: int,
+        seed: int,
+        ranks: int = 1,
+        global_share: float = 0.0,
+        swapped_captions: int = 0,
     ) -> None:
-        """Plan ``rows`` rows, ``global_share`` of them with a pair for the whole picture."""
+        """Plan ``rows`` rows.
+
+        Args:
+            config: what to render.
+            rows: length.
+            seed: of the sampled objects.
+            ranks: see :class:`ScenePictures`.
+            global_share: share of rows with a pair for the whole picture.
+            swapped_captions: wrong captions per object.
+        """
         super().__init__(config, rows=rows, seed=seed, ranks=ranks)
         self.global_share = global_share
+        self.swapped_captions = swapped_captions
 
     def __getitem__(self, index: int) -> Regions:
         rng = self._rng(index)
@@ -134,8 +155,16 @@ class RegionDataset(_SceneDataset):
             picture=picture,
             boxes=picture.boxes[torch.from_numpy(chosen)],
             captions=tuple(scene.objects[i].caption for i in chosen),
+            swapped=tuple(swap_mark(scene.objects[i], self.swapped_captions, rng) for i in chosen),
             use_global=bool(rng.random() < self.global_share),
         )
+
+
+def swap_mark(item: scenes.SceneObject, count: int, rng: np.random.Generator) -> tuple[str, ...]:
+    """Up to ``count`` captions of ``item`` with other marks of the same kind."""
+    others = [answer for answer in scenes.answers(item.tier) if answer != item.answer]
+    chosen = rng.permutation(len(others))[:count]
+    return tuple(language.caption(item.plate, item.ink, item.tier, others[i]) for i in chosen)
 
 
 class QuestionDataset(_SceneDataset):

@@ -44,8 +44,24 @@ def negatives(
     return allowed
 
 
+@dataclass(frozen=True)
+class ExtraNegatives:
+    """Texts that are negatives of one visual vector only, such as its caption with another word."""
+
+    text: Tensor
+    """``(T, D)``, not normalised."""
+
+    index: Tensor
+    """``(N, K)`` long: rows of ``text`` for each visual vector; -1 where it has fewer than K."""
+
+
 def sigmoid_contrastive_loss(
-    pairs: Pairs, logit_scale: Tensor, logit_bias: Tensor, *, intra_image_negatives: bool = False
+    pairs: Pairs,
+    logit_scale: Tensor,
+    logit_bias: Tensor,
+    *,
+    intra_image_negatives: bool = False,
+    extra: ExtraNegatives | None = None,
 ) -> Tensor:
     """Loss of this rank, scaled so that the mean over ranks is ``-1/M * sum log sigmoid(+-(s v.t + b))``.
 
@@ -58,6 +74,7 @@ def sigmoid_contrastive_loss(
         logit_scale: scalar, the *logarithm* of the factor on cosine similarities.
         logit_bias: scalar.
         intra_image_negatives: whether other regions of the same picture are negatives.
+        extra: further negatives, counted like the others; they stay on this rank.
     """
     with torch.autocast(pairs.visual.device.type, enabled=False):
         visual = F.normalize(pairs.visual.float(), dim=-1)
@@ -72,6 +89,11 @@ def sigmoid_contrastive_loss(
         own = torch.arange(len(visual), device=visual.device) + sum(counts[: rank()])
         positive = F.logsigmoid(logits.gather(1, own[:, None])).sum()
         negative = (F.logsigmoid(-logits) * keep).sum()
+        if extra is not None:
+            extra_ND = F.normalize(extra.text.float(), dim=-1)
+            all_logits = logit_scale.float().exp() * visual @ extra_ND.T + logit_bias.float()
+            chosen = F.logsigmoid(-all_logits.gather(1, extra.index.clamp(min=0)))
+            negative = negative + (chosen * (extra.index >= 0)).sum()
         return -(positive + negative) * world_size() / max(sum(counts), 1)
 
 
