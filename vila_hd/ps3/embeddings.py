@@ -42,7 +42,7 @@ def positions_at(table: Tensor, grid: int, rows: Tensor, columns: Tensor, *, cro
     side = round(table.shape[1] ** 0.5)
     if crop or grid == side:
         return F.embedding(rows * side + columns, table[0])
-    taps = axis_taps(side, grid, "antialias", table.device)
+    taps = axis_taps(side, grid, "antialias", device=table.device)
     places = taps.index[rows][:, :, None] * side + taps.index[columns][:, None, :]
     weights = taps.weight[rows][:, :, None] * taps.weight[columns][:, None, :]
     with torch.autocast(table.device.type, enabled=False):

@@ -19,7 +19,7 @@ from .layers import DetailBranch, Mlp
 from .outputs import HighRes, LowRes, PS3VisionOutput
 from .plans import PassPlan, default_budget_split, plan_passes
 from .regions import Regions
-from .resampling import PatchSampler, grid_of, resize, scale_size
+from .resampling import Views, cut, grid_of, scale_size
 from .selection import Grids, PatchSelection, choose_patches, group_looks, score_maps
 from .trunk import Trunk
 
@@ -91,12 +91,13 @@ class PS3VisionEncoder(nn.Module):
         wanted = [_layer_number(layer, depth) for layer in layers]
         tapped = [_layer_number(layer, depth) for layer in config.select_based_on_layer] if taps else []
         side, grid = config.ps3_scales[0], config.low_res_grid
-        view = self._views(pictures, side, config.patch_size)
-        place = torch.arange(grid * grid, device=view.device)
-        x = self.trunk.tokens(view.flatten(1, 2), grid, place // grid, place % grid)
+        views = [Views(picture, config.resample) for picture in pictures]  # type: ignore[arg-type]
+        cells = self._square_cells(views, side, config.patch_size)
+        place = torch.arange(grid * grid, device=cells.device)
+        x = self.trunk.tokens(cells.flatten(1, 2), grid, place // grid, place % grid)
         blocks = depth if pool or keep_cache else max([*wanted, *tapped], default=-1) + 1
         last, kept, cache = self.trunk.run(x, blocks=blocks, keep={*wanted, *tapped}, keep_cache=keep_cache)
-        return LowRes(
+        low = LowRes(
             pictures=pictures,
             grids=tuple(self._grids(picture) for picture in pictures),
             features=tuple(kept[i] for i in wanted),
@@ -105,6 +106,8 @@ class PS3VisionEncoder(nn.Module):
             pooled=self.trunk.pool(last, None) if pool else None,
             layers=tuple(layers),
         )
+        low.memo["views"] = views
+        return low
 
     def _grids(self, picture: Tensor) -> Grids:
         patch = self.config.patch_size
@@ -114,22 +117,27 @@ class PS3VisionEncoder(nn.Module):
         size = (picture.shape[1], picture.shape[2])
         return scale_size(size, scale, low_scale=self.config.ps3_scales[0], patch=self.config.patch_size)
 
-    def _views(self, pictures: Sequence[Tensor], side: int, patch: int) -> Tensor:
-        """Return ``(B, side // patch, side // patch, 3, patch, patch)``: square views, normalised, cut into patches."""
-        views = []
-        for picture in pictures:
-            view = self._normalise(resize(picture, (side, side), self.config.resample), picture)  # type: ignore[arg-type]
-            cells = side // patch
-            view = view[:, : cells * patch, : cells * patch]
-            views.append(view.unflatten(2, (cells, patch)).unflatten(1, (cells, patch)).permute(1, 3, 0, 2, 4))
-        return torch.stack(views)
+    def _views_of(self, low: LowRes) -> list[Views]:
+        """Return the pictures of ``low`` with the reductions that were made of them so far."""
+        if "views" not in low.memo:
+            low.memo["views"] = [Views(picture, self.config.resample) for picture in low.pictures]  # type: ignore[arg-type]
+        views: list[Views] = low.memo["views"]
+        return views
+
+    def _square_cells(self, views: Sequence[Views], side: int, patch: int) -> Tensor:
+        """Return square views, normalised and cut: ``(B, side // patch, side // patch, 3, patch, patch)``."""
+        return torch.stack([cut(self._normalise(view.resize((side, side)), view.picture), patch) for view in views])
 
     def _normalise(self, pixels: Tensor, picture: Tensor) -> Tensor:
         """Return pixels of ``picture`` as the model reads them: normalised, on its device, in its dtype."""
         weight = self.prior_prompt
         pixels = pixels.to(weight.device)
         if picture.dtype == torch.uint8:
-            return to_pixels(pixels, self.config.image_mean, self.config.image_std).to(weight.dtype)  # type: ignore[arg-type]
+            mean, std = self.config.image_mean, self.config.image_std
+            assert mean is not None
+            assert std is not None
+            return to_pixels(pixels, mean, std).to(weight.dtype)
+        # Resized floats pass through the input's dtype, as in the reference.
         return pixels.to(picture.dtype).to(weight.dtype)
 
     # ---------------------------------------------------------------- choice
@@ -158,9 +166,10 @@ class PS3VisionEncoder(nn.Module):
 
     def _selector_features(self, low: LowRes) -> tuple[Tensor, Tensor | None]:
         """Return unit vectors of every cell ``(B, N, D)`` and of the convolutional branch ``(B, n * n, out)``."""
-        kept = low.selector_cache()
-        if kept is not None:
-            return kept
+        key = f"selector, gradients {torch.is_grad_enabled()}"
+        if key in low.memo:
+            features, details = low.memo[key]
+            return features, details
         if low.taps is None:
             raise VilaHDError("the low-resolution pass has no selector features: call encode_low_res(taps=True)")
         width, projection = self.config.hidden_size, self.selection_feature_proj
@@ -171,11 +180,10 @@ class PS3VisionEncoder(nn.Module):
         details = None
         if self.highres_selection_feature_module is not None:
             config = self.config
-            patches = self._views(
-                low.pictures, config.selection_image_size, config.highres_selection_module_kernel_size
-            )
-            details = F.normalize(self.highres_selection_feature_module(patches).flatten(1, 2), dim=-1)
-        low.keep_selector((features, details))
+            kernel = config.highres_selection_module_kernel_size
+            cells = self._square_cells(self._views_of(low), config.selection_image_size, kernel)
+            details = F.normalize(self.highres_selection_feature_module(cells).flatten(1, 2), dim=-1)
+        low.memo[key] = (features, details)
         return features, details
 
     @torch.no_grad()
@@ -267,45 +275,37 @@ class PS3VisionEncoder(nn.Module):
         config, mask = self.config, selection.mask
         scale, row, column = (entry[mask] for entry in selection.places())
         owner = picture[:, None].expand_as(mask)[mask]
-        shape = (len(scale), 3, config.patch_size, config.patch_size)
-        patches = self.prior_prompt.new_empty(shape)
-        positions = self.prior_prompt.new_zeros(len(scale), config.hidden_size)
-        samplers: dict[tuple[int, int, int], PatchSampler] = {}
-        spots: list[Tensor] = []
-        tables: list[Tensor] = []
-        for i, size in enumerate(config.high_scales):
-            for b, source in enumerate(low.pictures):
-                spot = ((scale == i) & (owner == b)).nonzero()[:, 0]
-                if not len(spot):
-                    continue
-                key = (i, source.shape[1], source.shape[2])
-                if key not in samplers:
-                    samplers[key] = PatchSampler(
-                        (source.shape[1], source.shape[2]),
-                        self._scale_size(source, size),
-                        patch=config.patch_size,
-                        method=config.resample,  # type: ignore[arg-type]
-                        device=source.device,
-                    )
-                rows, columns = row[spot], column[spot]
-                raw = samplers[key].gather(source, rows.to(source.device), columns.to(source.device))
-                patches[spot] = self._normalise(raw, source)
-                spots.append(spot)
-                tables.append(self._positions(i, max(low.grids[b][i]), rows, columns))
-        if tables:
-            positions = positions.index_copy(0, torch.cat(spots), torch.cat(tables))
-        return self.trunk.patch_embed.proj(patches) + positions
+        count = len(config.high_scales)
+        # All patches of one picture and scale are cut out together, whichever looks they belong to.
+        spots = _split_by(owner * count + scale, len(low.pictures) * count)
+        patches = self.prior_prompt.new_empty(len(scale), 3, config.patch_size, config.patch_size)
+        for b, view in enumerate(self._views_of(low)):
+            device = view.picture.device
+            for i, size in enumerate(config.high_scales):
+                spot = spots[b * count + i]
+                if len(spot):
+                    places = row[spot].to(device), column[spot].to(device)
+                    raw = view.patches(self._scale_size(view.picture, size), *places, config.patch_size)
+                    patches[spot] = self._normalise(raw, view.picture)
+        return self.trunk.patch_embed.proj(patches) + self._positions(low, scale, owner, row, column)
 
-    def _positions(self, scale: int, grid: int, rows: Tensor, columns: Tensor) -> Tensor:
-        """Return ``(M, D)``: position embeddings of chosen places of one high-resolution scale."""
-        config = self.config
-        positions = positions_at(self.trunk.pos_embed, grid, rows, columns, crop=config.radio)
-        if self.pos_emb_residual is not None:
-            table = self.pos_emb_residual[scale]
-            # A table with one entry per patch is cropped, never stretched.
-            crop = config.residual_grid_size is None
-            positions = positions + positions_at(table, grid, rows, columns, crop=crop)
-        return positions
+    def _positions(self, low: LowRes, scale: Tensor, owner: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Return ``(M, D)``: position embeddings of chosen places, whose scale and picture are given ``(M,)``."""
+        config, count = self.config, len(self.config.high_scales)
+        sides = [[max(grid) for grid in grids] for grids in low.grids]
+        kinds = sorted({(i, entry[i]) for entry in sides for i in range(count)})
+        kind_of = torch.tensor([[kinds.index((i, entry[i])) for i in range(count)] for entry in sides])
+        spots = _split_by(kind_of.to(scale.device)[owner, scale], len(kinds))
+        parts = []
+        for (i, side), spot in zip(kinds, spots, strict=True):
+            row, column = rows[spot], columns[spot]
+            part = positions_at(self.trunk.pos_embed, side, row, column, crop=config.radio)
+            if self.pos_emb_residual is not None:
+                # A table with one entry per patch is cropped, never stretched.
+                crop = config.residual_grid_size is None
+                part = part + positions_at(self.pos_emb_residual[i], side, row, column, crop=crop)
+            parts.append(part)
+        return torch.cat(parts)[torch.cat(spots).argsort()]
 
     def _run_passes(
         self,
@@ -440,6 +440,12 @@ def _check_looks(look_index: Tensor | None, looks: int, pictures: int, device: t
     if look_index.ndim != 1 or len(look_index) != looks:
         raise VilaHDError(f"look_index has shape {tuple(look_index.shape)} for {looks} looks: use ({looks},)")
     return look_index.to(device=device, dtype=torch.long)
+
+
+def _split_by(number: Tensor, count: int) -> list[Tensor]:
+    """Return the positions at which ``number`` is 0, 1, ..., ``count - 1``."""
+    sizes = torch.bincount(number, minlength=count).tolist()
+    return list(number.argsort(stable=True).split(sizes))
 
 
 def _layer_number(layer: int, depth: int) -> int:

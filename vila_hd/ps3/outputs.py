@@ -1,8 +1,8 @@
 """What the passes of the tower return. All are dictionaries too, so that hooks of training engines find the tensors."""
 
 from dataclasses import dataclass
+from typing import Any
 
-import torch
 from torch import Tensor
 from transformers.utils import ModelOutput
 
@@ -32,14 +32,11 @@ class LowRes(ModelOutput):
     layers: tuple[int, ...] = None  # type: ignore[assignment]
     """The requested layers."""
 
-    def selector_cache(self) -> tuple[Tensor, Tensor | None] | None:
-        """Return the selector's features computed by an earlier question, unless gradients need them anew."""
-        found = self.__dict__.get("_selector")
-        return None if found is None or found[0] != torch.is_grad_enabled() else found[1]
-
-    def keep_selector(self, features: tuple[Tensor, Tensor | None]) -> None:
-        """Keep the selector's features for the next question."""
-        self.__dict__["_selector"] = (torch.is_grad_enabled(), features)
+    @property
+    def memo(self) -> dict[str, Any]:
+        """What later steps computed and may use again; not part of the output."""
+        found: dict[str, Any] = self.__dict__.setdefault("_memo", {})
+        return found
 
 
 @dataclass

@@ -1,13 +1,20 @@
 """Resizing pictures, and resizing only the patches that are needed. Pure functions.
 
-Both resizings of this file are separable: every output pixel is a weighted sum of a few input rows and columns.
-``bicubic`` reads 4 x 4 input pixels whatever the reduction (a = -0.75; what the published towers were trained with),
-``antialias`` widens its kernel with the reduction (a = -0.5). They agree with ``torch.nn.functional.interpolate`` in
-float32, but neither turns a whole picture into floats.
+Two methods, both separable (an output pixel is a weighted sum of a few input rows and columns):
+
+``bicubic``
+    Reads 4 x 4 input pixels whatever the reduction (a = -0.75), as the published towers do. Equal to
+    ``torch.nn.functional.interpolate(mode="bicubic")`` in float32.
+``antialias``
+    For new training. Whole halvings first (means of 2 x 2, rounded for ``uint8`` as for a stored picture), shared by
+    all views of a picture, then bicubic (a = -0.5) with a kernel that widens with the rest of the reduction. Without
+    halvings equal to ``interpolate(mode="bicubic", antialias=True)``.
+
+Neither turns a whole picture into floats.
 
 Shape suffixes used in this file:
-    C = channels, H/W = input rows/columns, h/w = output rows/columns, K = patches, P = patch side, S = window side,
-    T = taps (input pixels that one output pixel reads along one axis).
+    C = channels, H/W = input rows/columns, h/w = output rows/columns, K = patches, P = patch side,
+    S = window side, T = taps (input pixels that one output pixel reads along one axis).
 """
 
 from dataclasses import dataclass
@@ -17,9 +24,17 @@ import torch
 from torch import Tensor
 
 Method = Literal["bicubic", "antialias"]
+Size = tuple[int, int]
+"""Rows and columns, in pixels."""
 
-_STRIP_PIXELS = 1 << 21
-"""Pixels that one step of a resize turns into floats at a time: keeps the work inside the caches."""
+_BLOCK = 16
+"""Output rows that one banded matrix product makes: more waste zeros, fewer waste calls."""
+_STRIP = 64
+"""Output rows that are finished at a time, so that intermediate floats stay in the caches."""
+_CHUNK_VALUES = 1 << 22
+"""Values of the windows that one step of a patch gather holds as floats."""
+_BOX_ROWS = 432
+"""Rows that one step of the integer reduction works on."""
 
 
 @dataclass(frozen=True)
@@ -32,25 +47,37 @@ class AxisTaps:
     """``(out, T)`` float32; positions that are not read have weight 0."""
 
 
-def axis_taps(in_size: int, out_size: int, method: Method, device: torch.device | None = None) -> AxisTaps:
-    """Return the taps of one axis for a resize from ``in_size`` to ``out_size`` pixels."""
+def axis_taps(
+    in_size: int,
+    out_size: int,
+    method: Method,
+    *,
+    length: float | None = None,
+    device: torch.device | None = None,
+) -> AxisTaps:
+    """Return the taps of one axis for a resize to ``out_size`` pixels.
+
+    Args:
+        in_size: input pixels.
+        out_size: output pixels.
+        method: kernel; the halvings of ``antialias`` are not part of it.
+        length: input pixels that the output covers, if not all (a halved odd side ends inside a pixel).
+        device: where the result is wanted.
+    """
     # float32 on purpose: torch computes source positions in float32, and large pictures show the difference.
-    scale = torch.tensor(in_size, dtype=torch.float32) / out_size
+    scale = torch.tensor(in_size if length is None else length, dtype=torch.float32) / out_size
     middle = scale * (torch.arange(out_size, dtype=torch.float32) + 0.5)
     if method == "bicubic":
         source = middle - 0.5
         first = source.floor()
         offset = torch.arange(-1, 3)
-        distance = (source - first)[:, None] - offset
         index = (first.long()[:, None] + offset).clamp(0, in_size - 1)
-        weight = _cubic(distance, -0.75)
+        weight = _cubic((source - first)[:, None] - offset, -0.75)
     else:
         stretch = max(float(scale), 1.0)
-        support = 2.0 * stretch
-        first = (middle - support + 0.5).long().clamp(min=0)
-        stop = (middle + support + 0.5).long().clamp(max=in_size)
-        offset = torch.arange(int((stop - first).max()))
-        index = first[:, None] + offset
+        start = (middle - 2 * stretch + 0.5).long().clamp(min=0)
+        stop = (middle + 2 * stretch + 0.5).long().clamp(max=in_size)
+        index = start[:, None] + torch.arange(int((stop - start).max()))
         weight = _cubic((index - middle[:, None] + 0.5) / stretch, -0.5)
         weight = weight.masked_fill(index >= stop[:, None], 0.0)
         weight = weight / weight.sum(dim=1, keepdim=True)
@@ -66,148 +93,183 @@ def _cubic(distance: Tensor, a: float) -> Tensor:
     return torch.where(x <= 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
 
 
-def resize(picture: Tensor, out_size: tuple[int, int], method: Method) -> Tensor:
-    """Resize a picture.
+def _bands(index: Tensor, weight: Tensor, count: int) -> list[tuple[int, int, Tensor]]:
+    """Return, for every ``count`` outputs, the first and last input they read and their weights as a matrix."""
+    bands = []
+    for top in range(0, len(index), count):
+        part = index[top : top + count]
+        low, high = int(part.min()), int(part.max()) + 1
+        matrix = weight.new_zeros(len(part), high - low)
+        bands.append((low, high, matrix.scatter_add_(1, part - low, weight[top : top + count])))
+    return bands
 
-    Args:
-        picture: ``(C, H, W)``, any dtype.
-        out_size: rows and columns in pixels.
-        method: see the module docstring.
 
-    Returns:
-        ``(C, h, w)``: the picture itself when the size is right already, float32 otherwise.
-    """
+def _used(taps: AxisTaps, in_size: int) -> tuple[Tensor | None, Tensor]:
+    """Return the input positions that are read at all (None: nearly all) and the taps' index among them."""
+    used = torch.zeros(in_size, dtype=torch.bool, device=taps.index.device)
+    used[taps.index] = True
+    if int(used.sum()) > 0.75 * in_size:
+        return None, taps.index
+    return used.nonzero()[:, 0], (used.cumsum(0) - 1)[taps.index]
+
+
+def _resize(picture: Tensor, out_size: Size, method: Method, length: tuple[float, float] | None = None) -> Tensor:
+    """Return ``(C, h, w)`` float32, without halvings."""
     channels, height, width = picture.shape
-    if (height, width) == tuple(out_size):
-        return picture
-    vertical = axis_taps(height, out_size[0], method, picture.device)
-    horizontal = axis_taps(width, out_size[1], method, picture.device)
+    covered = length or (height, width)
+    vertical = axis_taps(height, out_size[0], method, length=covered[0], device=picture.device)
+    horizontal = axis_taps(width, out_size[1], method, length=covered[1], device=picture.device)
+    rows, row_index = _used(vertical, height)
+    columns, column_index = _used(horizontal, width)
+    if rows is not None:
+        picture = picture.index_select(1, rows)
+    if columns is not None:
+        picture = picture[:, :, columns]  # index_select is slow along the last axis
+    across = _bands(column_index, horizontal.weight, _BLOCK)
+    down = _bands(row_index, vertical.weight, _BLOCK)
     out = torch.empty((channels, *out_size), dtype=torch.float32, device=picture.device)
-    taps = horizontal.index.shape[1]
-    # Reading columns first is cheaper when they are few; strips of rows keep the floats in the caches.
-    columns_first = out_size[1] * taps < width
-    per_row = channels * (out_size[1] * taps if columns_first else width) * vertical.index.shape[1]
-    strip = max(1, _STRIP_PIXELS // per_row)
-    for top in range(0, out_size[0], strip):
-        index, weight = vertical.index[top : top + strip], vertical.weight[top : top + strip]
-        rows = _weighted_rows(picture, index, weight, horizontal.index.flatten() if columns_first else None)
-        if columns_first:
-            columns = rows.view(channels, -1, out_size[1], taps)
-        else:
-            columns = rows[:, :, horizontal.index]
-        out[:, top : top + strip] = (columns * horizontal.weight).sum(-1)
+    per_strip = _STRIP // _BLOCK
+    for i in range(0, len(down), per_strip):
+        part = [matrix @ picture[:, low:high].float() for low, high, matrix in down[i : i + per_strip]]
+        strip = torch.cat(part, dim=1).flatten(0, 1).T.contiguous()
+        turned = torch.cat([matrix @ strip[low:high] for low, high, matrix in across])
+        top = i * _BLOCK
+        out[:, top : top + _STRIP] = turned.T.view(channels, -1, out_size[1])
     return out
 
 
-def _weighted_rows(picture: Tensor, index: Tensor, weight: Tensor, columns: Tensor | None) -> Tensor:
-    """Return float32 ``(C, rows, W or number of columns)``: weighted sums of input rows, at some columns only."""
-    low, high = int(index.min()), int(index.max()) + 1
-    window = picture[:, low:high]
-    if columns is not None:
-        window = window[:, :, columns]
-    matrix = weight.new_zeros(index.shape[0], high - low)
-    matrix.scatter_add_(1, index - low, weight)
-    if matrix.shape[1] <= 4 * index.shape[1]:
-        return matrix @ window.float()
-    total = torch.zeros((), dtype=torch.float32, device=picture.device)
-    for tap in range(index.shape[1]):
-        total = total + window[:, index[:, tap] - low].float() * weight[:, tap, None]
-    return total
+def _box4(picture: Tensor) -> Tensor:
+    """Return the rounded means of 4 x 4 pixels of a ``uint8`` picture whose sides are multiples of 4."""
+    channels, height, width = picture.shape
+    # Four neighbours of a row are one 32-bit word: its even and its odd bytes are added as 16-bit halves, so that
+    # every operation reads memory in order. As fast as copying the picture.
+    words = picture.view(torch.int32)
+    out = torch.empty(channels, height // 4, width // 4, dtype=torch.uint8, device=picture.device)
+    for channel in range(channels):
+        for top in range(0, height, _BOX_ROWS):
+            part = words[channel, top : top + _BOX_ROWS]
+            pairs = (part & 0x00FF00FF).add_((part >> 8).bitwise_and_(0x00FF00FF))
+            pairs = pairs.view(-1, 4, width // 4).sum(dim=1, dtype=torch.int32)
+            total = (pairs & 0xFFFF).add_(pairs >> 16)
+            out[channel, top // 4 : (top + _BOX_ROWS) // 4] = total.add_(8).bitwise_right_shift_(4)
+    return out
 
 
-class PatchSampler:
-    """Cuts patches out of a picture as it would look at another size, without making that picture.
+def _halve(picture: Tensor) -> Tensor:
+    """Return means of 2 x 2 pixels; the last row or column of an odd side counts twice."""
+    if picture.shape[1] % 2:
+        picture = torch.cat([picture, picture[:, -1:]], dim=1)
+    if picture.shape[2] % 2:
+        picture = torch.cat([picture, picture[:, :, -1:]], dim=2)
+    whole = picture.dtype == torch.uint8
+    wide = picture.unflatten(1, (-1, 2))
+    rows = wide[:, :, 0].to(torch.int16 if whole else torch.float32) + wide[:, :, 1]
+    total = rows[:, :, 0::2] + rows[:, :, 1::2]
+    return ((total + 2) >> 2).to(torch.uint8) if whole else total / 4
+
+
+def _quarter(picture: Tensor) -> Tensor:
+    """Return means of 4 x 4 pixels."""
+    fits = picture.shape[1] % 4 == 0 and picture.shape[2] % 4 == 0 and picture.is_contiguous()
+    if picture.dtype == torch.uint8 and fits and picture.storage_offset() % 4 == 0:
+        return _box4(picture)
+    # Rounded once, like the quick way.
+    return _halve(_halve(picture.float())).round_().to(torch.uint8) if picture.dtype == torch.uint8 else (
+        _halve(_halve(picture))
+    )
+
+
+class Views:
+    """One picture at every size that a call needs; shared reductions are made once.
 
     Args:
-        in_size: rows and columns of the pictures, in pixels.
-        out_size: rows and columns after the resize; the patch grid covers its top-left multiple of ``patch``.
-        patch: patch side in pixels.
+        picture: ``(C, H, W)``, any dtype; not copied.
         method: see the module docstring.
-        device: where the pictures are.
     """
 
-    def __init__(
-        self,
-        in_size: tuple[int, int],
-        out_size: tuple[int, int],
-        *,
-        patch: int,
-        method: Method,
-        device: torch.device | None = None,
-    ) -> None:
-        self.in_size, self.out_size, self.patch, self.method = tuple(in_size), tuple(out_size), patch, method
-        self.grid = (out_size[0] // patch, out_size[1] // patch)
-        self.same = self.in_size == self.out_size
-        if not self.same:
-            self._vertical = _windows(in_size[0], out_size[0], patch, method, device)
-            self._horizontal = _windows(in_size[1], out_size[1], patch, method, device)
+    def __init__(self, picture: Tensor, method: Method) -> None:
+        self.picture, self.method = picture, method
+        self.size: Size = (picture.shape[1], picture.shape[2])
+        self._levels: dict[int, Tensor] = {1: picture}
 
-    def gather(self, picture: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Return the patches at the given grid places.
+    def _level(self, out_size: Size) -> tuple[Tensor, tuple[float, float]]:
+        """Return the picture that ``out_size`` is made from, and the rows and columns of it that count."""
+        halvings = 0
+        if self.method == "antialias":
+            while all(have >= want << (halvings + 1) for have, want in zip(self.size, out_size, strict=True)):
+                halvings += 1
+        times = 1 << halvings
+        return self._reduced(times), (self.size[0] / times, self.size[1] / times)
+
+    def _reduced(self, times: int) -> Tensor:
+        if times not in self._levels:
+            self._levels[times] = (
+                _halve(self._reduced(times // 2)) if times in (2, 8, 32, 128) else _quarter(self._reduced(times // 4))
+            )
+        return self._levels[times]
+
+    def resize(self, out_size: Size) -> Tensor:
+        """Return ``(C, h, w)``: the picture itself when the size is right already, float32 otherwise."""
+        if self.size == tuple(out_size):
+            return self.picture
+        level, length = self._level(out_size)
+        return _resize(level, out_size, self.method, length)
+
+    def patches(self, out_size: Size, rows: Tensor, columns: Tensor, patch: int) -> Tensor:
+        """Return ``(K, C, P, P)``: what resizing the picture and cutting out chosen patches would give.
 
         Args:
-            picture: ``(C, H, W)``.
-            rows: ``(K,)`` grid rows.
-            columns: ``(K,)`` grid columns.
-
-        Returns:
-            ``(K, C, P, P)``: the picture's dtype when no resize is needed, float32 otherwise.
+            out_size: size after the resize; the patch grid covers its top-left multiple of ``patch``.
+            rows: ``(K,)`` places in that grid.
+            columns: ``(K,)``.
+            patch: patch side in pixels.
         """
-        if self.same:
-            return _patch_view(picture, self.patch)[rows, columns]
-        (start_v, matrix_v), (start_h, matrix_h) = self._vertical, self._horizontal
-        window = matrix_v.shape[-1] * matrix_h.shape[-1]
-        if rows.numel() * window > 4 * self.out_size[0] * self.out_size[1] + picture[0].numel():
-            return _patch_view(resize(picture, self.out_size, self.method), self.patch)[rows, columns]
-        step = max(1, _STRIP_PIXELS // (window * picture.shape[0]))
+        if self.size == tuple(out_size):
+            return cut(self.picture, patch)[rows, columns]
+        level, length = self._level(out_size)
+        start_v, matrix_v = _windows(level.shape[1], length[0], out_size[0], patch, self.method, level.device)
+        start_h, matrix_h = _windows(level.shape[2], length[1], out_size[1], patch, self.method, level.device)
+        tall, wide = matrix_v.shape[-1], matrix_h.shape[-1]
+        if rows.numel() * tall * wide > 2 * (out_size[0] * out_size[1] + level[0].numel()):
+            return cut(_resize(level, out_size, self.method, length), patch)[rows, columns]
+        step = max(1, _CHUNK_VALUES // (tall * wide * level.shape[0]))
         pieces = []
         for first in range(0, max(rows.numel(), 1), step):
             row, column = rows[first : first + step], columns[first : first + step]
-            index_v = start_v[row][:, None] + torch.arange(matrix_v.shape[-1], device=row.device)
-            index_h = start_h[column][:, None] + torch.arange(matrix_h.shape[-1], device=row.device)
-            index_v, index_h = index_v.clamp(max=self.in_size[0] - 1), index_h.clamp(max=self.in_size[1] - 1)
-            block = picture[:, index_v[:, :, None], index_h[:, None, :]].float()
+            index_v = (start_v[row][:, None] + torch.arange(tall, device=row.device)).clamp(max=level.shape[1] - 1)
+            index_h = (start_h[column][:, None] + torch.arange(wide, device=row.device)).clamp(max=level.shape[2] - 1)
+            block = level[:, index_v[:, :, None], index_h[:, None, :]].float()
             pieces.append((matrix_v[row] @ block @ matrix_h[column].transpose(1, 2)).transpose(0, 1))
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        return torch.cat(pieces)
 
 
-def _patch_view(picture: Tensor, patch: int) -> Tensor:
-    """View ``(C, H, W)`` as ``(rows, columns, C, P, P)``."""
+def _windows(
+    in_size: int, length: float, out_size: int, patch: int, method: Method, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return, per grid place of one axis, the first input pixel ``(R,)`` and the weights ``(R, P, S)``."""
+    taps = axis_taps(in_size, out_size, method, length=length)
+    places = out_size // patch
+    index = taps.index[: places * patch].view(places, -1)
+    start = index.amin(dim=1)
+    span = int((index.amax(dim=1) - start).max()) + 1
+    offset = (index - start[:, None]).view(places, patch, -1)
+    matrix = torch.zeros(places, patch, span)
+    matrix.scatter_add_(2, offset, taps.weight[: places * patch].view(places, patch, -1))
+    return start.to(device), matrix.to(device)
+
+
+def cut(picture: Tensor, patch: int) -> Tensor:
+    """View ``(C, H, W)`` as ``(rows, columns, C, P, P)``; what is left beyond whole patches is dropped."""
     rows, columns = picture.shape[1] // patch, picture.shape[2] // patch
     picture = picture[:, : rows * patch, : columns * patch]
     return picture.unflatten(2, (columns, patch)).unflatten(1, (rows, patch)).permute(1, 3, 0, 2, 4)
 
 
-def _windows(
-    in_size: int, out_size: int, patch: int, method: Method, device: torch.device | None
-) -> tuple[Tensor, Tensor]:
-    """Return, per grid place of one axis, the first input pixel ``(R,)`` and the weights ``(R, P, S)``."""
-    taps = axis_taps(in_size, out_size, method)
-    places = out_size // patch
-    index = taps.index[: places * patch].view(places, -1)
-    weight = taps.weight[: places * patch].view(places, patch, -1)
-    start = index.amin(dim=1)
-    span = int((index.amax(dim=1) - start).max()) + 1
-    matrix = weight.new_zeros(places, patch, span)
-    matrix.scatter_add_(2, (index - start[:, None]).view_as(weight), weight)
-    return start.to(device), matrix.to(device)
-
-
-def resample_patches(
-    picture: Tensor, out_size: tuple[int, int], rows: Tensor, columns: Tensor, *, patch: int, method: Method
-) -> Tensor:
-    """Return ``(K, C, P, P)``: what resizing the whole picture and cutting out the chosen patches would give."""
-    sampler = PatchSampler(
-        (picture.shape[1], picture.shape[2]), out_size, patch=patch, method=method, device=picture.device
-    )
-    return sampler.gather(picture, rows, columns)
-
-
-def scale_size(in_size: tuple[int, int], scale: int, *, low_scale: int, patch: int) -> tuple[int, int]:
+def scale_size(in_size: Size, scale: int, *, low_scale: int, patch: int) -> Size:
     """Return the rows and columns in pixels at which a picture is seen at one high-resolution scale.
 
-    The longest side becomes ``low_scale * (scale // low_scale)``; the other keeps the proportions as far as whole
-    patches of the low-resolution scale allow.
+    The longest side becomes ``low_scale * (scale // low_scale)``; the other keeps the proportions as far as
+    whole patches of the low-resolution scale allow.
     """
     height, width = in_size
     times = scale // low_scale
@@ -217,6 +279,6 @@ def scale_size(in_size: tuple[int, int], scale: int, *, low_scale: int, patch: i
     return max(int(low_scale / width * height) // patch, 1) * patch * times, longest
 
 
-def grid_of(size: tuple[int, int], patch: int) -> tuple[int, int]:
+def grid_of(size: Size, patch: int) -> tuple[int, int]:
     """Return the rows and columns of patches of a picture of ``size`` pixels (at least one each)."""
     return max(size[0] // patch, 1), max(size[1] // patch, 1)
