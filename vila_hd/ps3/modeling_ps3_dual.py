@@ -172,6 +172,7 @@ class PS3Model(PS3PreTrainedModel):
         *,
         options: HighResOptions | None = None,
         regions: Regions | None = None,
+        pool_regions: Regions | None = None,
         look_index: Tensor | None = None,
         text_index: Tensor | None = None,
         is_global: Tensor | None = None,
@@ -183,8 +184,9 @@ class PS3Model(PS3PreTrainedModel):
             pixel_values: ``(B, 3, H, W)`` or one ``(3, H, W)`` per picture.
             input_ids: ``(T, N)`` token ids, one text per look; with ``text_index`` any number of texts.
             options: how closely to look; None: one pass of the checkpoint's own size.
-            regions: one entry per look: what the text describes. Its patches are chosen first, and only they
-                are pooled (all chosen ones where it is empty).
+            regions: one entry per look: what the text describes. Its patches are chosen first.
+            pool_regions: only chosen patches in these are pooled (all chosen ones where a region is empty); None:
+                those in ``regions``.
             look_index: ``(L,)`` the picture of every look, so that several texts share one low-resolution
                 pass; None: look i shows picture i.
             text_index: ``(L,)`` the text of every look, so that looks share texts and other texts are just encoded;
@@ -209,7 +211,7 @@ class PS3Model(PS3PreTrainedModel):
             look_index=look_index,
             layers=(),
             pool=True,
-            pool_regions=regions,
+            pool_regions=regions if pool_regions is None else pool_regions,
             saliency=saliency,
         )
         image_embeds = vision.pooled_output
