@@ -115,6 +115,7 @@ class PretrainStep:
             batch["input_ids"],
             options=HighResOptions(per_scale=config.looks.per_scale),
             regions=boxes_as_regions(shrink_boxes(boxes, config.looks.forced_share)),
+            pool_regions=boxes_as_regions(boxes),
             look_index=looks,
             text_index=batch["text_index"],
             is_global=batch["is_global"],
