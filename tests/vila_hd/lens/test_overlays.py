@@ -55,6 +55,12 @@ def test_the_heat_map_puts_every_cell_in_its_place(picture, make_look):
     assert heat_picture(look).size == (4, 4)
 
 
+def test_low_scores_leave_more_of_the_picture_visible(make_look):
+    look = make_look((480, 288), scores=torch.tensor([[0.0, 0.25], [0.5, 1.0]]))
+    alpha = np.asarray(heat_picture(look))[..., 3].flatten().astype(int)
+    assert (np.diff(alpha) > 20).all()
+
+
 def test_the_finest_scale_has_the_same_colour_in_every_look(make_look):
     three = make_look((480, 288), scales=(96, 192, 480))
     assert scale_color(make_look((480, 288)), 1) == scale_color(three, 2)

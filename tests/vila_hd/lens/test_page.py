@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vila_hd.lens.page import _jpeg_url, render_page
+from vila_hd.lens.page import _jpeg_url, _script_json, render_page
 
 VOID = {"meta", "img", "input", "br", "link", "hr"}
 
@@ -97,6 +97,12 @@ def test_any_question_and_answer_is_harmless(render, evil):
     assert evil in page.texts["p"]
     assert page.texts["script"] == usual.texts["script"]
     assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+
+
+def test_no_data_can_end_the_script_element():
+    value = {"text": "</script><!-- <script> & \u2028"}
+    assert not set("<>&") & set(_script_json(value))
+    assert json.loads(_script_json(value)) == value
 
 
 def test_nothing_is_fetched_from_anywhere(render):
