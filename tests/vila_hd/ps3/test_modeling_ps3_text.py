@@ -45,8 +45,9 @@ def test_saving_and_loading_keeps_every_tensor_and_output(tmp_path, options):
     assert dict(model.named_parameters()).keys() == dict(loaded.named_parameters()).keys()
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
     before, after = model(some_ids()), loaded(some_ids())
-    assert torch.equal(before.pooled_output, after.pooled_output)
-    assert torch.equal(before.prompt, after.prompt)
+    # Not to the last bit: kernels round by the alignment of the memory that tensors were loaded into.
+    assert torch.allclose(before.pooled_output, after.pooled_output, atol=1e-6)
+    assert torch.allclose(before.prompt, after.prompt, atol=1e-6)
 
 
 def test_no_buffer_can_be_lost_on_the_meta_device():
