@@ -1,7 +1,7 @@
 """VILA-HD: a multi-modal language model that looks closely where the question asks it to.
 
-Names are imported when first used, so that ``import vila_hd`` takes no time. Once transformers is imported, its auto
-classes (``AutoProcessor``, ``AutoModelForImageTextToText``, ...) know the models of this package.
+Names are imported when first used, so that ``import vila_hd`` takes no time. Once transformers is imported,
+its auto classes (``AutoProcessor``, ``AutoModelForImageTextToText``, ...) know the models of this package.
 """
 
 import importlib

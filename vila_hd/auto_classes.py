@@ -1,7 +1,9 @@
-"""Makes the auto classes of transformers know our classes, without importing transformers before the user does.
+"""Makes the auto classes of transformers know our classes, without importing transformers before the user
+does.
 
-Our modules register their classes as their last statement. All of them are imported right after transformers is, when
-none of its parts is half imported yet; or, when it is one of ours that imports transformers, once that one is finished.
+Our modules register their classes as their last statement. All of them are imported right after transformers
+is, when none of its parts is half imported yet; or, when it is one of ours that imports transformers, once
+that one is finished.
 """
 
 import importlib

@@ -25,7 +25,8 @@ def downsample_of(projector_type: str) -> int:
     if projector_type in ("linear", "identity") or re.fullmatch(r"mlp[1-9]\d*x_gelu", projector_type):
         return 1
     raise VilaHDError(
-        f"projector_type={projector_type!r}: use one of {', '.join(DOWNSAMPLE)}, mlpNx_gelu (such as mlp2x_gelu), "
+        f"projector_type={projector_type!r}: use one of {', '.join(DOWNSAMPLE)}, mlpNx_gelu (such as "
+        "mlp2x_gelu), "
         "linear or identity"
     )
 
@@ -45,19 +46,20 @@ class VilaHDConfig(PreTrainedConfig):
         high_res_position: Whether position and scale embeddings are added to the visual tokens.
         default_budget: High-resolution patches per picture when a call does not say; None: one full pass.
         default_guide: What steers the choice when a call does not say.
-        cell_rule: Which tokens are kept where a grid is no multiple of the projector's square. ``whole``: all patches
-            that exist in the square were chosen; ``published``: the published code's rule, which averages over
-            overlapping windows. The same on every other grid.
+        cell_rule: Which tokens are kept where a grid is no multiple of the projector's square. ``whole``: all
+            patches that exist in the square were chosen; ``published``: the published code's rule, which
+            averages over overlapping windows. The same on every other grid.
         image_token_id: Id of the placeholder that stands for one low-resolution visual token.
-        prompt_end_ids: Ids of the template text between a user's words and the answer. The position before their last
-            occurrence is where the question ends. Empty: the last token of the prompt.
+        prompt_end_ids: Ids of the template text between a user's words and the answer. The position before
+            their last occurrence is where the question ends. Empty: the last token of the prompt.
         lm_head_bias: Whether the language model's output layer has a bias.
     """
 
     model_type = "vila_hd"
 
-    vision_config: dict | PreTrainedConfig | None = None
-    text_config: dict | PreTrainedConfig | None = None
+    # Any: a dictionary or None on the way in, a configuration from then on.
+    vision_config: Any = None
+    text_config: Any = None
     projector_type: str = "mlp_downsample"
     select_layer: int = -2
     prompt_head: Literal["mlp", "linear"] | None = "mlp"
@@ -85,7 +87,8 @@ class VilaHDConfig(PreTrainedConfig):
             and self.vision_config.hidden_size != self.text_config.hidden_size
         ):
             raise VilaHDError(
-                f"projector_type='identity' joins a tower of width {self.vision_config.hidden_size} to a language "
+                f"projector_type='identity' joins a tower of width {self.vision_config.hidden_size} to a "
+                "language "
                 f"model of width {self.text_config.hidden_size}: use 'linear' or an MLP"
             )
         self.prompt_end_ids = list(self.prompt_end_ids)

@@ -1,6 +1,8 @@
-"""Where every token of a prompt goes once high-resolution tokens join it. Index arithmetic only, no parameters.
+"""Where every token of a prompt goes once high-resolution tokens join it. Index arithmetic only, no
+parameters.
 
-A picture is a run of placeholder ids in ``input_ids``; its high-resolution tokens follow right after that run.
+A picture is a run of placeholder ids in ``input_ids``; its high-resolution tokens follow right after that
+run.
 
 Shape suffixes used in this file:
     B = rows of the batch, T = columns of ``input_ids``, L = looks (runs of placeholders, in reading order),
@@ -43,7 +45,8 @@ def find_runs(input_ids_BT: Tensor, image_token_id: int, run_length: int) -> Run
     for row, count in enumerate(is_image_BT.sum(1).tolist()):
         if count % run_length:
             raise VilaHDError(
-                f"row {row} has {count} image tokens, expected a multiple of {run_length} (low-resolution tokens per "
+                f"row {row} has {count} image tokens, expected a multiple of {run_length} (low-resolution "
+                "tokens per "
                 "picture): make input_ids with the model's own processor and do not cut them"
             )
     row_M, column_M = is_image_BT.nonzero(as_tuple=True)
@@ -51,7 +54,8 @@ def find_runs(input_ids_BT: Tensor, image_token_id: int, run_length: int) -> Run
     expected_LR = column_LR[:, :1] + torch.arange(run_length, device=input_ids_BT.device)
     if not torch.equal(column_LR, expected_LR):
         raise VilaHDError(
-            f"image tokens do not come in runs of {run_length} without text in between: make input_ids with the "
+            f"image tokens do not come in runs of {run_length} without text in between: make input_ids with "
+            "the "
             "model's own processor and do not cut them"
         )
     return Runs(row_LR[:, 0], column_LR[:, 0], column_LR[:, -1])
@@ -60,7 +64,8 @@ def find_runs(input_ids_BT: Tensor, image_token_id: int, run_length: int) -> Run
 def find_prompt_positions(input_ids_BT: Tensor, mask_BT: Tensor, end_ids: Sequence[int]) -> Tensor:
     """``(B,)`` column of the last token of the question.
 
-    That is the one before the last occurrence of ``end_ids``; without any, the last token that is not padding.
+    That is the one before the last occurrence of ``end_ids``; without any, the last token that is not
+    padding.
     """
     columns_T = torch.arange(input_ids_BT.shape[1], device=input_ids_BT.device)
     last_B = torch.where(mask_BT, columns_T, -1).amax(1).clamp(min=0)
@@ -95,7 +100,8 @@ class Layout:
         return (self.mask.long().cumsum(1) - 1).clamp(min=0)
 
     def place(self, low_BTD: Tensor, high_ND: Tensor) -> Tensor:
-        """``(B, U, D)``: embeddings of ``input_ids`` and high-resolution tokens in their places, zero at padding."""
+        """``(B, U, D)``: embeddings of ``input_ids`` and high-resolution tokens in their places, zero at
+        padding."""
         rows, columns = self.mask.shape
         row_M, column_M = self.source_mask.nonzero(as_tuple=True)
         flat_M = row_M * columns + self.column[row_M, column_M]
@@ -131,7 +137,8 @@ def lay_out(
         runs: the runs of placeholders.
         counts: high-resolution tokens per run.
         padding_side: where shorter rows are padded.
-        shared_B: tokens at the start of each row that keep their columns, because their keys and values are cached
+        shared_B: tokens at the start of each row that keep their columns, because their keys and values are
+        cached
             already; the rest is padded between them and the end. None: no such tokens.
     """
     device = mask_BT.device
@@ -167,8 +174,8 @@ def lay_out(
 def count_shared(mask_BT: Tensor, runs: Runs, counts: Sequence[int], columns: int) -> Tensor:
     """``(B,)`` tokens at the start of each row that are the same with and without high-resolution tokens.
 
-    Everything up to the first place where tokens were inserted, within the first ``columns`` columns, and never a
-    whole row: its last token must still be run to predict the next one.
+    Everything up to the first place where tokens were inserted, within the first ``columns`` columns, and
+    never a whole row: its last token must still be run to predict the next one.
     """
     end_B = torch.full((len(mask_BT),), columns, device=mask_BT.device)
     for row, end, count in zip(runs.row.tolist(), runs.end.tolist(), counts, strict=True):

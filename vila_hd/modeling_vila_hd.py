@@ -1,9 +1,9 @@
 """VilaHDModel (fusion) and VilaHDForConditionalGeneration (head, loss).
 
 Shape suffixes used in this file:
-    B = rows of the batch, T = columns of ``input_ids``, U = columns with high-resolution tokens, P = pictures,
-    L = looks (uses of a picture, one per run of placeholders), N = high-resolution tokens of all looks together,
-    g = side of the low-resolution grid, D = language-model width, C = tower width.
+    B = rows of the batch, T = columns of ``input_ids``, U = columns with high-resolution tokens, P =
+    pictures, L = looks (uses of a picture, one per run of placeholders), N = high-resolution tokens of all
+    looks together, g = side of the low-resolution grid, D = language-model width, C = tower width.
 """
 
 import inspect
@@ -27,7 +27,7 @@ from .errors import VilaHDError
 from .fusion import Layout, Runs, find_prompt_positions, find_runs, lay_out
 from .options import HighResOptions
 from .outputs import VilaHDModelOutput, VilaHDOutput, VisualTokens
-from .projector import VilaHDProjector, complete_cells
+from .projector import PromptLinear, ScaleEmbeddings, VilaHDProjector, complete_cells
 from .ps3.modeling_ps3 import PS3VisionModel
 from .ps3.outputs import HighRes, LowRes
 from .ps3.regions import Regions
@@ -37,7 +37,8 @@ from .remote_code import add_remote_code
 from .two_step import TwoStepGenerationMixin, regions_from_options
 
 Pixels = Tensor | Sequence[Tensor]
-"""``(P, 3, rows, columns)`` or one ``(3, rows, columns)`` per picture; uint8 RGB, or floats normalised already."""
+"""``(P, 3, rows, columns)`` or one ``(3, rows, columns)`` per picture; uint8 RGB, or floats normalised
+already."""
 
 _PROMPT_HEAD_INIT = 0.02
 
@@ -57,13 +58,15 @@ class VilaHDPreTrainedModel(StrictLoadingMixin, PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, VilaHDProjector):
-            # After its children, which the line above has initialised by type.
-            for name, parameter in module.named_parameters():
-                if name.startswith(("high_res_pos_embed", "high_res_scale_embed")):
-                    init.zeros_(parameter)
-                elif name.startswith("top_down_prompt_head") and "norm" not in name:
-                    init.uniform_(parameter, -_PROMPT_HEAD_INIT, _PROMPT_HEAD_INIT)
+        # At the owner of each parameter: transformers skips modules that own none themselves.
+        if isinstance(module, PromptLinear):
+            init.uniform_(module.weight, -_PROMPT_HEAD_INIT, _PROMPT_HEAD_INIT)
+            init.uniform_(module.bias, -_PROMPT_HEAD_INIT, _PROMPT_HEAD_INIT)
+        elif isinstance(module, ScaleEmbeddings):
+            for table in module:
+                init.zeros_(table)
+        elif isinstance(module, VilaHDProjector) and module.has_positions:
+            init.zeros_(module.high_res_pos_embed)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Write config and weights; arguments as in ``PreTrainedModel.save_pretrained``."""
@@ -94,6 +97,11 @@ class VilaHDModel(VilaHDPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the language model's token embeddings."""
         self.language_model.set_input_embeddings(value)
+
+    @property
+    def embedding_device(self) -> torch.device:
+        """Where ``input_ids`` belong."""
+        return next(self.get_input_embeddings().parameters()).device
 
     def resolve_options(self, options: HighResOptions | None) -> HighResOptions:
         """``options`` with the checkpoint's defaults filled in.
@@ -146,8 +154,8 @@ class VilaHDModel(VilaHDPreTrainedModel):
                 ``config.prompt_end_ids``.
             saliency: also return the scores by the picture alone.
             scores_only: stop after the scores: no high-resolution pass, no second pass of the language model.
-            always_look: run the tower also without pictures, on a blank one that does not count. Under ZeRO-3 all
-                ranks must call it equally often, whatever their batches hold.
+            always_look: run the tower also without pictures, on a blank one that does not count. Under ZeRO-3
+                all ranks must call it equally often, whatever their batches hold.
             **kwargs: handed to the language model (``output_hidden_states``, ``output_attentions``, ...).
 
         Raises:
@@ -168,7 +176,7 @@ class VilaHDModel(VilaHDPreTrainedModel):
             torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         )
         blank = pixel_values is None
-        if blank:
+        if pixel_values is None:
             pixel_values, runs = self._blank_picture(input_ids)
             regions, look_index = None, None
             if options.guided_by == "regions":
@@ -201,7 +209,8 @@ class VilaHDModel(VilaHDPreTrainedModel):
         if scores_only:
             return VilaHDModelOutput(visual=visual)
         assert visual.low is not None
-        layout = lay_out(mask_BT, runs, visual.counts, padding_side="right")
+        assert visual.high is not None
+        layout = lay_out(mask_BT, runs, visual.counts or (), padding_side="right")
         fused_BUD = layout.place(self.insert_low_res(embeds_BTD, runs, look_index, visual.low), visual.high)
         outputs = self.run_language_model(
             fused_BUD, layout.mask.long(), layout.positions, None, use_cache, **kwargs
@@ -238,7 +247,8 @@ class VilaHDModel(VilaHDPreTrainedModel):
         rows, columns = input_ids.shape
         if positions.shape != (rows,) or bool(((positions < 0) | (positions >= columns)).any()):
             raise VilaHDError(
-                f"prompt_positions={positions.tolist()}: use one column (0 to {columns - 1}) for each of {rows} rows"
+                f"prompt_positions={positions.tolist()}: use one column (0 to {columns - 1}) for each of "
+                f"{rows} rows"
             )
         return positions.to(input_ids.device)
 
@@ -262,7 +272,8 @@ class VilaHDModel(VilaHDPreTrainedModel):
     def read_question(
         self, embeds_BTD: Tensor, mask_BT: Tensor, positions_B: Tensor, cache: Cache | None = None
     ) -> tuple[Tensor, int]:
-        """The language model's states ``(B, D)`` where the questions end, and the number of columns that were run.
+        """The language model's states ``(B, D)`` where the questions end, and the number of columns that were
+        run.
 
         Never differentiable: the tower's prompt depends on these states through the prompt head only.
         """
@@ -391,7 +402,8 @@ class VilaHDModel(VilaHDPreTrainedModel):
         **kwargs: Any,
     ) -> VilaHDModelOutput:
         """The text alone, joined with weight zero to everything that a picture would have run through."""
-        assert visual.low is not None and visual.high is not None
+        assert visual.low is not None
+        assert visual.high is not None
         nothing = 0.0 * (visual.low.sum() + visual.high.sum())
         for scores in (visual.scores, visual.saliency_scores):
             nothing = nothing if scores is None else nothing + 0.0 * scores.sum()
@@ -411,7 +423,8 @@ class VilaHDModel(VilaHDPreTrainedModel):
         found = int((input_ids == self.config.image_token_id).sum())
         if found:
             raise VilaHDError(
-                f"expected 0 image tokens without pixel_values, got {found}: pass the processor's pixel_values, too"
+                f"expected 0 image tokens without pixel_values, got {found}: pass the processor's "
+                "pixel_values, too"
             )
 
 
@@ -424,7 +437,7 @@ class VilaHDForConditionalGeneration(VilaHDPreTrainedModel, TwoStepGenerationMix
         super().__init__(config)
         self.model = VilaHDModel(config)
         text = config.text_config
-        self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=config.lm_head_bias)
+        self.lm_head: nn.Module = nn.Linear(text.hidden_size, text.vocab_size, bias=config.lm_head_bias)
         # The embedding's name differs between language models.
         embedding = self.get_input_embeddings()
         name = next(name for name, module in self.named_modules() if module is embedding)
@@ -477,8 +490,8 @@ class VilaHDForConditionalGeneration(VilaHDPreTrainedModel, TwoStepGenerationMix
             attention_mask: see there.
             pixel_values: see there.
             image_sizes: (height, width) of each picture as opened; needed for ``high_res.regions``.
-            labels: ``(B, T)`` ids to predict at the columns of ``input_ids``, -100 elsewhere. Visual tokens never
-                carry loss.
+            labels: ``(B, T)`` ids to predict at the columns of ``input_ids``, -100 elsewhere. Visual tokens
+                never carry loss.
             position_ids: see there.
             past_key_values: see there.
             inputs_embeds: see there.
@@ -489,8 +502,8 @@ class VilaHDForConditionalGeneration(VilaHDPreTrainedModel, TwoStepGenerationMix
             prompt_positions: see there.
             saliency: see there.
             scores_only: see there.
-            num_items_in_batch: supervised tokens of the whole batch over all ranks and accumulation steps, by which
-                the summed loss is divided; None: those of this call.
+            num_items_in_batch: supervised tokens of the whole batch over all ranks and accumulation steps, by
+                which the summed loss is divided; None: those of this call.
             logits_to_keep: compute logits of the last so many positions only; 0: of all.
             return_dict: here because transformers passes it; the output is always an object.
             **kwargs: handed to the language model.

@@ -1,9 +1,9 @@
 """What the models return.
 
 Letters used for shapes in this file:
-    B = rows of the batch, T = columns of ``input_ids``, U = columns with high-resolution tokens, P = pictures,
-    L = looks (uses of a picture), N = high-resolution tokens of all looks together, g = side of the low-resolution
-    grid, D = language-model width.
+    B = rows of the batch, T = columns of ``input_ids``, U = columns with high-resolution tokens, P =
+    pictures, L = looks (uses of a picture), N = high-resolution tokens of all looks together, g = side of the
+    low-resolution grid, D = language-model width.
 """
 
 from dataclasses import dataclass
@@ -61,8 +61,8 @@ class VilaHDOutput(ModelOutput):
     """Scalar, with ``labels``."""
 
     logits: Tensor | None = None
-    """``(B, U, vocabulary)`` over the fused sequence; None in training with labels, where only supervised positions
-    are computed."""
+    """``(B, U, vocabulary)`` over the fused sequence; None in training with labels, where only supervised
+    positions are computed."""
 
     past_key_values: Cache | None = None
     hidden_states: tuple[Tensor, ...] | None = None
@@ -71,7 +71,8 @@ class VilaHDOutput(ModelOutput):
     """Which patches each look chose; None without pictures or with budget 0."""
 
     scores: Tensor | None = None
-    """``(L, g, g)``: the scores that the choice was made by, with gradient; no rows for a batch without pictures."""
+    """``(L, g, g)``: the scores that the choice was made by, with gradient; no rows for a batch without
+    pictures."""
 
     saliency_scores: Tensor | None = None
     """``(L, g, g)``: scores by the picture alone, where computed."""

@@ -1,4 +1,5 @@
-"""VilaHDProcessor: messages and pictures -> ids, masks and pixels; the only place that counts image tokens."""
+"""VilaHDProcessor: messages and pictures -> ids, masks and pixels; the only place that counts image
+tokens."""
 
 import math
 import os
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from jinja2 import TemplateError
 from PIL import Image
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
@@ -47,8 +49,8 @@ _TEMPLATE_PREFIX = (
 def add_pictures_to_template(template: str) -> str:
     """A chat template for messages with pictures, made of a language model's own template for texts.
 
-    Content that is a list of ``{"type": "image"}`` and ``{"type": "text", "text": ...}`` becomes one string, in the
-    order given, in which ``<image>`` stands for a picture; then ``template`` is applied as it is.
+    Content that is a list of ``{"type": "image"}`` and ``{"type": "text", "text": ...}`` becomes one string,
+    in the order given, in which ``<image>`` stands for a picture; then ``template`` is applied as it is.
     """
     return template if template.startswith(_TEMPLATE_PREFIX) else _TEMPLATE_PREFIX + template
 
@@ -61,8 +63,8 @@ class ImageTokenCount:
     """Low-resolution tokens, always there."""
 
     high_res: int
-    """High-resolution tokens at most. Fewer reach the language model where the choice leaves squares of patches
-    incomplete; exact for budget 0 and when every patch of the allowed scales is chosen."""
+    """High-resolution tokens at most. Fewer reach the language model where the choice leaves squares of
+    patches incomplete; exact for budget 0 and when every patch of the allowed scales is chosen."""
 
     end: int
     """Text tokens that close the picture."""
@@ -76,8 +78,9 @@ class ImageTokenCount:
 class VilaHDProcessor(ProcessorMixin):
     """Turns text with ``<image>`` placeholders and pictures into model inputs.
 
-    Every ``<image>`` becomes ``low_res_tokens`` placeholder ids and the ids of ``image_end_text``. This happens in id
-    space, so the words around it are tokenised once and never again. High-resolution tokens are the model's to insert.
+    Every ``<image>`` becomes ``low_res_tokens`` placeholder ids and the ids of ``image_end_text``. This
+    happens in id space, so the words around it are tokenised once and never again. High-resolution tokens are
+    the model's to insert.
 
     Args:
         image_processor: A ``PS3ImageProcessor``.
@@ -92,9 +95,8 @@ class VilaHDProcessor(ProcessorMixin):
         chat_template: Jinja template for messages whose content may hold pictures.
     """
 
-    valid_kwargs = ["chat_template"]
-
-    # Not keyword-only: transformers reads the first arguments' names to know what a stored processor may hold.
+    # Not keyword-only: transformers reads the first arguments' names to know what a stored processor may
+    # hold.
     def __init__(
         self,
         image_processor: Any,
@@ -157,7 +159,8 @@ class VilaHDProcessor(ProcessorMixin):
         if processor.chat_template is None:
             raise VilaHDError(
                 f"{pretrained_model_name_or_path}: no chat template; put the language model's template into "
-                "chat_template.jinja there (vila_hd.add_pictures_to_template makes it read pictures), or pass "
+                "chat_template.jinja there (vila_hd.add_pictures_to_template makes it read pictures), or "
+                "pass "
                 "chat_template="
             )
         return processor
@@ -194,25 +197,28 @@ class VilaHDProcessor(ProcessorMixin):
         """Model inputs for one text or a batch of texts.
 
         Args:
-            images: One picture, one list for the whole batch in reading order, or one list per text. A picture is a
-                PIL picture, a uint8 array or tensor, a file name, a URL or base64 text.
+            images: One picture, one list for the whole batch in reading order, or one list per text. A
+                picture is a PIL picture, a uint8 array or tensor, a file name, a URL or base64 text.
             text: Text with one ``<image>`` per picture.
             padding: As for tokenizers; the side is the tokenizer's.
-            truncation: Never done: a cut could fall between visual tokens. With ``max_length``, too long is an error.
+            truncation: Never done: a cut could fall between visual tokens. With ``max_length``, too long is
+                an error.
             max_length: Longest input allowed, in tokens, placeholders included.
             add_special_tokens: As for tokenizers.
             return_tensors: ``"pt"`` or None (lists).
             return_offsets_mapping: Add ``offset_mapping``: characters of ``text`` that each id stands for.
             return_mm_token_type_ids: Add ``mm_token_type_ids``: 1 at placeholders, else 0.
-            **kwargs: Options of the image processor (``resize_mode``, ``image_size``); None values are skipped.
+            **kwargs: Options of the image processor (``resize_mode``, ``image_size``); None values are
+                skipped.
 
         Returns:
-            ``input_ids`` and ``attention_mask`` (lists or ``(B, tokens)``, with a batch of one for one text); with pictures ``pixel_values``, uint8
-            ``(n, 3, rows, columns)`` or a list of ``(3, rows, columns)`` where shapes differ, and ``image_sizes``:
-            (height, width) of each picture as given.
+            ``input_ids`` and ``attention_mask`` (lists or ``(B, tokens)``, with a batch of one for one text);
+            with pictures ``pixel_values``, uint8 ``(n, 3, rows, columns)`` or a list of ``(3, rows,
+            columns)`` where shapes differ, and ``image_sizes``: (height, width) of each picture as given.
 
         Raises:
-            VilaHDError: placeholders and pictures differ in number, the input is too long, or an unreadable picture.
+            VilaHDError: placeholders and pictures differ in number, the input is too long, or an unreadable
+            picture.
         """
         if text is None:
             raise VilaHDError("no text: give a text with one <image> per picture")
@@ -242,17 +248,24 @@ class VilaHDProcessor(ProcessorMixin):
         # Pictures of different shapes stay a list, also when transformers converts the rest later.
         return BatchFeature(data, tensor_type=None, skip_tensor_conversion=["pixel_values"])
 
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Ids of one text, every ``<image>`` expanded, for pictures that are known already."""
+        return self._expand(self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"], None)[0]
+
     def apply_chat_template(self, conversation: Any, chat_template: str | None = None, **kwargs: Any) -> Any:
         """Messages as text or model inputs; arguments as in ``ProcessorMixin.apply_chat_template``.
 
         Raises:
-            VilaHDError: there is no chat template.
+            VilaHDError: there is no chat template, or it fails.
         """
         if self.chat_template is None and chat_template is None:
             raise VilaHDError(
                 "the processor has no chat template: pass chat_template= or set processor.chat_template"
             )
-        return super().apply_chat_template(conversation, chat_template=chat_template, **kwargs)
+        try:
+            return super().apply_chat_template(conversation, chat_template=chat_template, **kwargs)
+        except TemplateError as error:
+            raise VilaHDError(f"the chat template fails ({error}): mend chat_template.jinja") from error
 
     def count_image_tokens(
         self, sizes: Sequence[tuple[int, int]], options: HighResOptions | None = None
@@ -279,13 +292,15 @@ class VilaHDProcessor(ProcessorMixin):
             )
             chosen = [sum(taken) for taken in zip(*passes, strict=True)] if passes else [0] * len(grids)
             high = sum(self._tokens_at_most(n, *grid) for n, grid in zip(chosen, grids, strict=True))
-            # A budget that fills no square at all still yields one token, so that the sequence keeps its form.
+            # A budget that fills no square at all still yields one token, so that the sequence keeps its
+            # form.
             filler = int(high == 0 and sum(chosen) > 0)
             counts.append(ImageTokenCount(self.low_res_tokens, high + filler, len(self.image_end_ids)))
         return counts
 
     def find_prompt_end_ids(self) -> list[int]:
-        """Ids of what the chat template puts between the user's words and the answer, stripped of white space.
+        """Ids of what the chat template puts between the user's words and the answer, stripped of white
+        space.
 
         Empty when the template puts nothing there, or something that is tokenised differently in its place.
         """
@@ -340,7 +355,9 @@ class VilaHDProcessor(ProcessorMixin):
             is_picture = token == self.image_token_id
             all_ids += block if is_picture else [token]
             if offsets is not None:
-                all_offsets += [tuple(offsets[position])] * (len(block) if is_picture else 1)
+                all_offsets += [(offsets[position][0], offsets[position][1])] * (
+                    len(block) if is_picture else 1
+                )
         return all_ids, all_offsets
 
     def _pad(
@@ -389,7 +406,8 @@ class VilaHDProcessor(ProcessorMixin):
     def _check_length(self, lengths: list[int], max_length: int | None) -> None:
         if max_length is not None and max(lengths) > max_length:
             raise VilaHDError(
-                f"input of {max(lengths)} tokens, but max_length={max_length}: shorten the text, give fewer pictures "
+                f"input of {max(lengths)} tokens, but max_length={max_length}: shorten the text, give fewer "
+                "pictures "
                 "or raise max_length (nothing is cut, a cut could fall between visual tokens)"
             )
 

@@ -1,6 +1,8 @@
-"""From tower features to visual tokens: squares of patches -> MLP -> position and scale embeddings; the prompt head.
+"""From tower features to visual tokens: squares of patches -> MLP -> position and scale embeddings; the
+prompt head.
 
-High-resolution squares ("cells") are gathered first and projected second: the cost follows the budget, not the grid.
+High-resolution squares ("cells") are gathered first and projected second: the cost follows the budget, not
+the grid.
 
 Shape suffixes used in this file:
     B = pictures, L = looks, K = chosen patches per look (padded), M = kept cells of all looks together,
@@ -24,7 +26,8 @@ Grids = Sequence[Sequence[tuple[int, int]]]
 
 @dataclass(frozen=True)
 class Cells:
-    """The visual tokens that a choice of patches yields, look by look, scale ascending, row-major in a scale."""
+    """The visual tokens that a choice of patches yields, look by look, scale ascending, row-major in a
+    scale."""
 
     look: Tensor
     """Look of each cell, ascending."""
@@ -39,14 +42,16 @@ class Cells:
     """(rows, columns) of cells in the cell's grid."""
 
     patches: Tensor
-    """Where each patch of the cell stands among the look's chosen patches; -1: padding beyond the grid's edge."""
+    """Where each patch of the cell stands among the look's chosen patches; -1: padding beyond the grid's
+    edge."""
 
     counts: tuple[int, ...]
     """Cells per look."""
 
 
 class _GridIndex:
-    """Arithmetic between flat patch indices and cells for looks with different grids, without loops over looks."""
+    """Arithmetic between flat patch indices and cells for looks with different grids, without loops over
+    looks."""
 
     def __init__(self, grids: Grids, side: int, device: torch.device) -> None:
         self.side = side
@@ -71,11 +76,13 @@ def complete_cells(
     """The cells of ``side`` x ``side`` patches that a choice of patches fills.
 
     Args:
-        index_LK: ``(L, K)`` flat patch indices (high scales ascending, row-major inside a scale), -1 for padding.
+        index_LK: ``(L, K)`` flat patch indices (high scales ascending, row-major inside a scale), -1 for
+        padding.
         grids: patch grid per look and scale.
         side: side of a cell in patches; grids are padded at the bottom and right to a multiple of it.
-        rule: ``whole``: every patch of the cell that exists was chosen. ``published``: every patch in the window
-            that adaptive average pooling gives the cell was chosen; the same where ``side`` divides the grid.
+        rule: ``whole``: every patch of the cell that exists was chosen. ``published``: every patch in the
+            window that adaptive average pooling gives the cell was chosen; the same where ``side`` divides
+            the grid.
     """
     where = _GridIndex(grids, side, index_LK.device)
     position_LCR, exists_LCR = _fill(index_LK, where)
@@ -99,7 +106,8 @@ def complete_cells(
 
 
 def _fill(index_LK: Tensor, where: _GridIndex) -> tuple[Tensor, Tensor]:
-    """Per cell and slot: position among the chosen patches (-1: not chosen), and whether such a patch exists."""
+    """Per cell and slot: position among the chosen patches (-1: not chosen), and whether such a patch
+    exists."""
     looks, side = len(index_LK), where.side
     scale_LK, row_LK, column_LK = where.locate(where.patch_start_LS, where.grid_LS2, index_LK.clamp(min=0))
     cell_columns_LK = where.cell_grid_LS2[..., 1].gather(1, scale_LK)
@@ -124,7 +132,8 @@ def _fill(index_LK: Tensor, where: _GridIndex) -> tuple[Tensor, Tensor]:
 
 
 def _complete_windows(index_LK: Tensor, grids: Grids, side: int, num_cells: int) -> Tensor:
-    # Matches the reference's `area` interpolation of the 0/1 selection map; a loop, because only odd grids need it.
+    # Matches the reference's `area` interpolation of the 0/1 selection map; a loop, because only odd grids
+    # need it.
     complete_LC = torch.zeros(len(grids), num_cells, dtype=torch.bool, device=index_LK.device)
     for look, scales in enumerate(grids):
         chosen_T = torch.zeros(sum(rows * columns for rows, columns in scales), device=index_LK.device)
@@ -157,12 +166,12 @@ class VilaHDProjector(nn.Module):
         self.layers = _build_layers(config.projector_type, width, hidden)
         if config.prompt_head is not None:
             self.top_down_prompt_head = (
-                PromptHead(hidden, width) if config.prompt_head == "mlp" else nn.Linear(hidden, width)
+                PromptHead(hidden, width) if config.prompt_head == "mlp" else PromptLinear(hidden, width)
             )
         self.has_positions = config.high_res_position
         if config.high_res_position:
             self.high_res_pos_embed = nn.Parameter(torch.zeros(1, self.low_grid**2, hidden))
-            self.high_res_scale_embed = nn.ParameterList(
+            self.high_res_scale_embed = ScaleEmbeddings(
                 nn.Parameter(torch.zeros(1, 1, hidden)) for _ in config.vision_config.ps3_scales
             )
 
@@ -202,7 +211,8 @@ class VilaHDProjector(nn.Module):
         return self.top_down_prompt_head(states_LD)
 
     def _positions_at(self, cells: Cells) -> Tensor:
-        """``area`` interpolation of the position table to each cell's grid, evaluated at the cells only, in fp32."""
+        """``area`` interpolation of the position table to each cell's grid, evaluated at the cells only, in
+        fp32."""
         grid = self.low_grid
         table_ND = self.high_res_pos_embed[0].float()
         first_row, height = _window(cells.row, cells.grid[:, 0], grid)
@@ -220,9 +230,18 @@ class VilaHDProjector(nn.Module):
 
 
 def _window(at_M: Tensor, size_M: Tensor, source: int) -> tuple[Tensor, Tensor]:
-    """First source index and number of source entries that adaptive pooling averages for output ``at`` of ``size``."""
+    """First source index and number of source entries that adaptive pooling averages for output ``at`` of
+    ``size``."""
     first_M = at_M * source // size_M
     return first_M, ((at_M + 1) * source + size_M - 1) // size_M - first_M
+
+
+class ScaleEmbeddings(nn.ParameterList):
+    """One ``(1, 1, D)`` table per scale, low resolution first; a type of its own for initialisation."""
+
+
+class PromptLinear(nn.Linear):
+    """A layer of the prompt head; a type of its own for initialisation."""
 
 
 class PromptHead(nn.Module):
@@ -230,9 +249,9 @@ class PromptHead(nn.Module):
 
     def __init__(self, hidden: int, width: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(hidden, 2 * width)
+        self.fc1 = PromptLinear(hidden, 2 * width)
         self.norm = nn.LayerNorm(2 * width)
-        self.fc2 = nn.Linear(2 * width, width)
+        self.fc2 = PromptLinear(2 * width, width)
 
     def forward(self, states_LD: Tensor) -> Tensor:
         """``(L, D)`` -> ``(L, C)``."""

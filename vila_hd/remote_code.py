@@ -1,7 +1,7 @@
 """What lets ``trust_remote_code=True`` load a saved folder in a process that never imported ``vila_hd``.
 
-The folder does not carry a copy of the library, which would age beside the installed one. It carries one small file
-that imports the library and says what to install when it is missing.
+The folder does not carry a copy of the library, which would age beside the installed one. It carries one
+small file that imports the library and says what to install when it is missing.
 """
 
 import json
@@ -22,7 +22,7 @@ MODEL_AUTO_MAP = {
 PROCESSOR_AUTO_MAP = {"AutoProcessor": f"{MODULE}.VilaHDProcessor"}
 """The same for ``processor_config.json``."""
 
-SOURCE = '''"""Loads this checkpoint with the installed package `vila-hd`; read by transformers with trust_remote_code=True."""
+SOURCE = '''"""Loads this checkpoint with the package vila-hd, for trust_remote_code=True."""
 
 try:
     from vila_hd import VilaHDConfig, VilaHDForConditionalGeneration, VilaHDModel, VilaHDProcessor

@@ -1,4 +1,5 @@
-"""Tiny models, a byte tokenizer and synthetic pictures: everything a test needs, built in memory in milliseconds."""
+"""Tiny models, a byte tokenizer and synthetic pictures: everything a test needs, built in memory in
+milliseconds."""
 
 from typing import Any
 
@@ -18,7 +19,8 @@ from .ps3.image_processing_ps3 import PS3ImageProcessor
 CHATML = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\n' }}"
-    "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}"
+    "{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}"
     "{% else %}{{ message['content'] + '<|im_end|>' }}{% endif %}"
     "{{ '\n' }}"
     "{% endfor %}"
@@ -122,7 +124,8 @@ def tiny_processor(config: VilaHDConfig | None = None) -> VilaHDProcessor:
 
 
 def tiny_model(config: VilaHDConfig | None = None, *, seed: int = 0) -> VilaHDForConditionalGeneration:
-    """A random model in eval mode, float32 on the CPU. Every parameter is random, also those that start at zero."""
+    """A random model in eval mode, float32 on the CPU. Every parameter is random, also those that start at
+    zero."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = VilaHDForConditionalGeneration(config or tiny_config())

@@ -1,8 +1,8 @@
 """The two-step answer: read the question on low-resolution tokens, choose, look closer, then answer.
 
-``generate`` does this before the token loop of transformers starts: it fills a key/value cache with all but the last
-position of the fused prompt, and transformers goes on from there. Keys and values of the prompt's start, which both
-steps share, are computed once.
+``generate`` does this before the token loop of transformers starts: it fills a key/value cache with all but
+the last position of the fused prompt, and transformers goes on from there. Keys and values of the prompt's
+start, which both steps share, are computed once.
 
 Shape suffixes used in this file:
     B = rows of the batch, T = columns of ``input_ids``, U = columns with high-resolution tokens, L = looks.
@@ -114,14 +114,16 @@ class TwoStepGenerationMixin(GenerationMixin):
             image_sizes: (height, width) of each picture as opened; needed for ``high_res.regions``.
             high_res: how closely to look; None: the checkpoint's defaults.
             look_index: ``(L,)`` the picture that each run of placeholders shows; None: run i shows picture i.
-            prompt_positions: ``(B,)`` columns at which the questions end; None: found by ``config.prompt_end_ids``.
+            prompt_positions: ``(B,)`` columns at which the questions end; None: found by
+                ``config.prompt_end_ids``.
             low_res: low-resolution pass over ``pixel_values`` of an earlier answer, to save doing it again.
             streamer: receives ``input_ids`` first, then new ids, as in transformers.
-            **kwargs: everything that ``GenerationMixin.generate`` takes. ``max_length`` and ``min_length`` count the
-                columns of ``input_ids``, not visual tokens that the model adds.
+            **kwargs: everything that ``GenerationMixin.generate`` takes. ``max_length`` and ``min_length``
+                count the columns of ``input_ids``, not visual tokens that the model adds.
 
         Returns:
-            ``(B, T + new)``: ``input_ids`` and the new ids; or transformers' output object with these ``sequences``.
+            ``(B, T + new)``: ``input_ids`` and the new ids; or transformers' output object with these
+            ``sequences``.
 
         Raises:
             VilaHDError: placeholders and pictures do not fit, or an option does not go with pictures.
@@ -136,6 +138,8 @@ class TwoStepGenerationMixin(GenerationMixin):
                 "streamer": streamer,
             }
             return super().generate(input_ids, **given, **kwargs)
+        if input_ids is None:
+            raise VilaHDError("pictures without input_ids: pass both, made by the model's own processor")
         prefill = self.prefill(
             input_ids,
             attention_mask,
@@ -153,7 +157,7 @@ class TwoStepGenerationMixin(GenerationMixin):
     @torch.no_grad()
     def prefill(
         self,
-        input_ids: Tensor | None,
+        input_ids: Tensor,
         attention_mask: Tensor | None,
         pixel_values: Tensor | Sequence[Tensor],
         *,
@@ -162,15 +166,28 @@ class TwoStepGenerationMixin(GenerationMixin):
         look_index: Tensor | None = None,
         prompt_positions: Tensor | None = None,
         low_res: LowRes | None = None,
+        given_scores: Tensor | None = None,
         phases: Phases | None = None,
     ) -> Prefill:
-        """Look, choose, look closer, and read the fused prompt up to its last position; see ``generate``."""
+        """Look, choose, look closer, and read the fused prompt up to its last position; see ``generate``.
+
+        Args:
+            input_ids: see ``generate``, as are all arguments not named here.
+            attention_mask: see there.
+            pixel_values: see there.
+            image_sizes: see there.
+            high_res: see there.
+            look_index: see there.
+            prompt_positions: see there.
+            low_res: see there.
+            given_scores: ``(L, g, g)`` in [0, 1]: choose by these instead of the model's own scores, for
+                baselines and experiments.
+            phases: adds up the seconds of this call; None: a new one.
+        """
         model: VilaHDModel = self.model
-        if input_ids is None:
-            raise VilaHDError("pictures without input_ids: pass both, made by the model's own processor")
         options = model.resolve_options(high_res)
         embedding = model.get_input_embeddings()
-        device = embedding.weight.device
+        device = model.embedding_device
         input_ids = input_ids.to(device)
         mask_BT = torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(device)
         mask_BT = mask_BT.bool()
@@ -189,7 +206,7 @@ class TwoStepGenerationMixin(GenerationMixin):
         scores, selection, high, columns = None, None, None, 0
         if options.budget != 0:
             prompt = None
-            if model.wants_prompt(options):
+            if given_scores is None and model.wants_prompt(options):
                 with phases("language"):
                     positions_B = model.prompt_positions(input_ids, mask_BT, prompt_positions)
                     states_BD, columns = model.read_question(embeds_BTD, mask_BT, positions_B, cache)
@@ -197,7 +214,9 @@ class TwoStepGenerationMixin(GenerationMixin):
             tower = model.vision_tower
             index = _owners(look_index, runs, low)
             with phases("choose"):
-                scores = tower.score(low, prompt, look_index=index)
+                scores = given_scores
+                if scores is None:
+                    scores = tower.score(low, prompt, look_index=index)
                 selection = tower.select(low, scores, options=options, regions=regions, look_index=index)
             with phases("high_res"):
                 layers = (model.config.select_layer,)
@@ -274,7 +293,8 @@ class TwoStepGenerationMixin(GenerationMixin):
         )
 
     def _read_rest(self, layout: Layout, fused_BUD: Tensor, cache: Cache, done: int) -> None:
-        """Put all but the last position of the fused prompt into the cache, which holds ``done`` columns of it."""
+        """Put all but the last position of the fused prompt into the cache, which holds ``done`` columns of
+        it."""
         last = fused_BUD.shape[1] - 1
         if last > done:
             self.model.run_language_model(
@@ -354,7 +374,8 @@ def _owners(look_index: Tensor | None, runs: Runs, low: LowRes) -> Tensor | None
 def _shared_in_cache(
     cache: Cache, columns: int, mask_BT: Tensor, runs: Runs, counts: Sequence[int]
 ) -> Tensor | None:
-    """``(B,)`` tokens of each row whose keys and values can be kept; None: the cache is empty or cannot be cut."""
+    """``(B,)`` tokens of each row whose keys and values can be kept; None: the cache is empty or cannot be
+    cut."""
     # Sliding windows and states cannot be cut back, and windows would count the padding in the middle.
     if not columns or not all(type(layer) is DynamicLayer for layer in cache.layers):
         return None

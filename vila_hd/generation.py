@@ -1,0 +1,318 @@
+"""Questions and answers in one call: ``ask`` and ``stream``, with what was looked at and what it cost."""
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer, TextStreamer
+
+from .errors import VilaHDError
+from .images import ImageSource, open_image
+from .modeling_vila_hd import VilaHDForConditionalGeneration
+from .options import HighResOptions
+from .processing_vila_hd import VilaHDProcessor
+from .ps3.outputs import LowRes
+from .receipt import Look, Receipt, empty_pass_maps
+from .two_step import Phases, Prefill
+
+MAX_NEW_TOKENS = 256
+"""Longest answer, in tokens, when a call does not say."""
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """A conversation so far. Hand it to the next ``ask`` to go on."""
+
+    messages: tuple[dict[str, Any], ...] = ()
+    """Turns as chat templates read them; pictures are content items."""
+
+    pictures: tuple[Image.Image, ...] = ()
+    """All pictures of the conversation, in the order in which they were given."""
+
+    pixel_values: tuple[Tensor, ...] = ()
+    """The same pictures as the tower sees them."""
+
+    low_res: LowRes | None = None
+    """Their low-resolution pass, so that the next question does not repeat it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What came of a question."""
+
+    text: str
+    """The answer, stripped."""
+
+    receipt: Receipt
+    """What it cost."""
+
+    looks: tuple[Look, ...]
+    """What was looked at in each picture of the conversation, in the order of ``history.pictures``."""
+
+    history: History
+    """The conversation up to and including this answer."""
+
+
+def ask(
+    model: VilaHDForConditionalGeneration,
+    processor: VilaHDProcessor,
+    images: Sequence[ImageSource],
+    question: str,
+    *,
+    high_res: HighResOptions | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    history: History | None = None,
+    generation_config: GenerationConfig | None = None,
+) -> Answer:
+    """Answer a question about pictures, greedily unless ``generation_config`` says otherwise.
+
+    Args:
+        model: from ``load`` or ``compose``.
+        processor: its processor.
+        images: new pictures, shown before the question; none for a question about earlier ones or about no
+            picture.
+        question: anything but white space.
+        high_res: how closely to look; None: the checkpoint's defaults. Its ``regions`` belong to ``images``,
+            or to all pictures of the conversation when there are no new ones.
+        max_new_tokens: longest answer.
+        history: of an earlier answer, to go on from there.
+        generation_config: sampling, beams, penalties; as in transformers.
+
+    Raises:
+        VilaHDError: no question, an unreadable picture, an option that does not fit, or a prompt that is too
+        long.
+    """
+    turn = _Turn(model, processor, images, question, high_res, history)
+    ids = turn.run(max_new_tokens, generation_config, None, None)
+    return turn.answer(ids)
+
+
+def stream(
+    model: VilaHDForConditionalGeneration,
+    processor: VilaHDProcessor,
+    images: Sequence[ImageSource],
+    question: str,
+    *,
+    high_res: HighResOptions | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    history: History | None = None,
+    generation_config: GenerationConfig | None = None,
+) -> Iterator[str | Answer]:
+    """As ``ask``, but yields pieces of text as they are written, and the ``Answer`` at the end.
+
+    Leaving the iteration early stops the model after its current token.
+    """
+    turn = _Turn(model, processor, images, question, high_res, history)
+    pieces: queue.SimpleQueue[str | Tensor | BaseException] = queue.SimpleQueue()
+    stop = threading.Event()
+
+    def work() -> None:
+        try:
+            streamer = _PieceStreamer(processor.tokenizer, pieces)
+            pieces.put(turn.run(max_new_tokens, generation_config, streamer, stop))
+        except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
+            pieces.put(error)
+
+    thread = threading.Thread(target=work, name="vila-hd-answer", daemon=True)
+    thread.start()
+    try:
+        while True:
+            piece = pieces.get()
+            if isinstance(piece, BaseException):
+                raise piece
+            if isinstance(piece, Tensor):
+                yield turn.answer(piece)
+                return
+            yield piece
+    finally:
+        stop.set()
+        thread.join()
+
+
+class _Turn:
+    """One question on its way to its answer."""
+
+    def __init__(
+        self,
+        model: VilaHDForConditionalGeneration,
+        processor: VilaHDProcessor,
+        images: Sequence[ImageSource],
+        question: str,
+        high_res: HighResOptions | None,
+        history: History | None,
+    ) -> None:
+        if not isinstance(question, str) or not question.strip():
+            raise VilaHDError(f"question {question!r} is empty: ask something")
+        if isinstance(images, str | bytes) or not isinstance(images, Sequence):
+            raise VilaHDError(f"images={type(images).__name__}: give a list of pictures, [] for none")
+        self.model, self.processor = model, processor
+        self.before = history or History()
+        self.phases = Phases(model.device)
+        with self.phases("read"):
+            new = [open_image(image) for image in images]
+            self.pictures = (*self.before.pictures, *new)
+            self.pixel_values = (*self.before.pixel_values, *self._read(new))
+        self.high_res = self._options(high_res, len(new))
+        items = [{"type": "image"} for _ in new]
+        message = {"role": "user", "content": [*items, {"type": "text", "text": question}]}
+        self.messages = (*self.before.messages, message)
+        prompt = processor.apply_chat_template(list(self.messages), add_generation_prompt=True)
+        if prompt.count(processor.image_token) != len(self.pictures):
+            raise VilaHDError(
+                f"the conversation has {len(self.pictures)} picture(s), but "
+                f"{prompt.count(processor.image_token)} "
+                f"{processor.image_token} placeholders: do not write {processor.image_token} in a question"
+            )
+        # The template writes the begin-of-text token itself where the model wants one.
+        ids = processor.encode(prompt, add_special_tokens=False)
+        self.input_ids = torch.tensor([ids], device=model.device)
+        self.prefill: Prefill | None = None
+
+    def _read(self, pictures: list[Image.Image]) -> list[Tensor]:
+        if not pictures:
+            return []
+        return list(self.processor.image_processor(pictures, return_tensors=None)["pixel_values"])
+
+    def _options(self, options: HighResOptions | None, num_new: int) -> HighResOptions | None:
+        """``options`` with one list of regions for every picture of the conversation."""
+        if options is None or not options.regions or len(options.regions) != num_new:
+            return options  # a wrong number is reported together with the number of pictures
+        return replace(options, regions=((),) * (len(self.pictures) - num_new) + options.regions)
+
+    @torch.no_grad()
+    def run(
+        self,
+        max_new_tokens: int,
+        generation_config: GenerationConfig | None,
+        streamer: BaseStreamer | None,
+        stop: threading.Event | None,
+    ) -> Tensor:
+        """``(new,)`` ids of the answer."""
+        if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+            raise VilaHDError(f"max_new_tokens={max_new_tokens!r}: use a number of tokens >= 1")
+        settings = self._settings(max_new_tokens, generation_config)
+        if stop is not None:
+            settings["stopping_criteria"] = StoppingCriteriaList([_StopWhenSet(stop)])
+        if not self.pictures:
+            with self.phases("language"):
+                ids = self.model.generate(self.input_ids, streamer=streamer, **settings)
+            return ids[0, self.input_ids.shape[1] :]
+        sizes = torch.tensor([(picture.height, picture.width) for picture in self.pictures])
+        self.prefill = self.model.prefill(
+            self.input_ids,
+            None,
+            self.pixel_values,
+            image_sizes=sizes,
+            high_res=self.high_res,
+            low_res=self._known_low_res(),
+            phases=self.phases,
+        )
+        self._check_context(max_new_tokens)
+        with self.phases("language"):
+            ids = self.model.generate_from(self.prefill, self.input_ids, streamer=streamer, **settings)
+        return ids[0, self.input_ids.shape[1] :]
+
+    def _known_low_res(self) -> LowRes | None:
+        """The low-resolution pass of the last answer, where it serves this question."""
+        known = self.before.low_res
+        if known is None or len(known.pictures) != len(self.pictures):
+            return None
+        # A question at budget 0 kept no keys and values.
+        return known if known.cache else None
+
+    def _settings(self, max_new_tokens: int, config: GenerationConfig | None) -> dict[str, Any]:
+        settings: dict[str, Any] = {"generation_config": config, "max_new_tokens": max_new_tokens}
+        tokenizer, own = self.processor.tokenizer, self.model.generation_config
+        if config is None:
+            settings.update(do_sample=False, num_beams=1)
+        if own.eos_token_id is None and (config is None or config.eos_token_id is None):
+            settings["eos_token_id"] = tokenizer.eos_token_id
+        if own.pad_token_id is None and (config is None or config.pad_token_id is None):
+            pad = tokenizer.pad_token_id
+            settings["pad_token_id"] = tokenizer.eos_token_id if pad is None else pad
+        return settings
+
+    def _check_context(self, max_new_tokens: int) -> None:
+        assert self.prefill is not None
+        limit = getattr(self.model.config.text_config, "max_position_embeddings", None)
+        used = int(self.prefill.attention_mask.sum())
+        if limit is not None and used > limit:
+            raise VilaHDError(
+                f"the prompt has {used} tokens, {sum(self.prefill.counts)} of them high-resolution, but the "
+                "language "
+                f"model reads {limit}: use a smaller budget, fewer pictures or a shorter text"
+            )
+
+    def answer(self, ids: Tensor) -> Answer:
+        """The answer with everything that is known about it."""
+        text = self.processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        looks = tuple(self._look(i) for i in range(len(self.pictures)))
+        visual = sum(look.low_res_tokens for look in looks)
+        receipt = Receipt.from_looks(
+            looks,
+            prompt_tokens=self.input_ids.shape[1] - visual,
+            new_tokens=len(ids),
+            seconds=self.phases.seconds,
+        )
+        said = {"role": "assistant", "content": text}
+        history = History(
+            messages=(*self.messages, said),
+            pictures=self.pictures,
+            pixel_values=self.pixel_values,
+            low_res=None if self.prefill is None else self.prefill.low_res,
+        )
+        return Answer(text=text, receipt=receipt, looks=looks, history=history)
+
+    def _look(self, picture: int) -> Look:
+        assert self.prefill is not None
+        config, prefill = self.model.config, self.prefill
+        pixels = self.pixel_values[picture]
+        grid = config.low_res_grid
+        if prefill.selection is None or prefill.scores is None:
+            scores = torch.zeros(grid, grid)
+            maps = empty_pass_maps(prefill.low_res.grids[picture])
+        else:
+            scores = prefill.scores[picture].float().cpu()
+            maps = tuple(entry.to("cpu", torch.int16) for entry in prefill.selection.pass_maps()[picture])
+        return Look(
+            scales=config.high_scales,
+            low_scale=config.vision_config.ps3_scales[0],
+            patch_size=config.vision_config.patch_size,
+            scores=scores,
+            pass_maps=maps,
+            processed_size=(pixels.shape[2], pixels.shape[1]),
+            original_size=self.pictures[picture].size,
+            low_res_tokens=config.low_res_tokens,
+            high_res_tokens=prefill.counts[picture],
+            resample=config.vision_config.resample,
+        )
+
+
+class _PieceStreamer(TextStreamer):
+    """Puts finished words into a queue."""
+
+    def __init__(self, tokenizer: Any, pieces: "queue.SimpleQueue[Any]") -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self._pieces = pieces
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        """Hand on a piece of text."""
+        if text:
+            self._pieces.put(text)
+
+
+class _StopWhenSet(StoppingCriteria):
+    """Stops after the current token once an event is set."""
+
+    def __init__(self, event: threading.Event) -> None:
+        self._event = event
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        """``(rows,)`` bool."""
+        return torch.full((len(input_ids),), self._event.is_set(), device=input_ids.device)
