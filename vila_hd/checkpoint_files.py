@@ -23,6 +23,10 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 """Suffixes of weight files that can run code when they are opened; never read."""
 
 
+TOKENIZERS = ("tokenizer.json", "tokenizer.model")
+"""Files that a tokenizer can be read from."""
+
+
 @dataclass(frozen=True)
 class TensorInfo:
     """One tensor as the header of its file describes it."""
@@ -172,6 +176,28 @@ def _read_indexed(folder: Path, index: Mapping[str, Any]) -> dict[str, TensorInf
     return tensors
 
 
+def require_intact(folder: Path) -> None:
+    """Pass when the files of a model folder can be loaded at all: whole weights, readable JSON, a tokenizer.
+
+    Reads headers only, so it takes no time; what loading itself finds out (names, shapes, NaN) is left to it.
+
+    Raises:
+        VilaHDError: the first thing that is wrong.
+    """
+    kind = read_json(folder / "config.json").get("model_type")
+    if kind is None:
+        raise VilaHDError(f"{folder / 'config.json'}: no model_type; use the config.json of a saved model")
+    for path in sorted(folder.glob("*.json")):
+        values = read_json(path)
+        if path.name == "tokenizer.json" and not {"model", "added_tokens"} <= set(values):
+            raise VilaHDError(f"{path}: describes no tokenizer; get it again")
+    if not any((folder / name).exists() for name in TOKENIZERS):
+        raise VilaHDError(
+            f"{folder}: no tokenizer (neither {' nor '.join(TOKENIZERS)}); get the whole folder"
+        )
+    read_tensors(folder)
+
+
 def check_checkpoint(folder: Path) -> Iterator[Finding]:
     """Everything that can be said about a model folder without running it, most basic things first.
 
@@ -271,7 +297,7 @@ def _check_processor(folder: Path, config: Mapping[str, Any]) -> Iterator[Findin
     if config.get("model_type") != "vila_hd":
         return
     for topic, names in (
-        ("tokenizer", ("tokenizer.json", "tokenizer.model")),
+        ("tokenizer", TOKENIZERS),
         ("image processor", ("processor_config.json", "preprocessor_config.json")),
     ):
         found = [name for name in names if (folder / name).exists()]

@@ -92,7 +92,8 @@ def open_image(
 
     Args:
         source: a file name, the bytes of a file, an open binary file, or a PIL picture.
-        max_pixels: larger pictures are refused before anything is decoded; None: no limit.
+        max_pixels: larger pictures are refused before anything is decoded; None: no limit. A PIL picture that
+            is decoded already is taken as it is.
         name: what to call the picture in messages; default: the file name, or what kind of source it is.
 
     Raises:
@@ -100,7 +101,8 @@ def open_image(
     """
     label = name or _label(source)
     if isinstance(source, Image.Image):
-        return _finish(source, label, max_pixels)
+        is_decoded = getattr(source, "_im", None) is not None
+        return _finish(source, label, None if is_decoded else max_pixels)
     with _opened(source, label) as file:
         with _decoding(label, "picture"):
             image = _identify(file, label)

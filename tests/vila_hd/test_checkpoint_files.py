@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from vila_hd.checkpoint_files import check_checkpoint, has_chat_template, read_header, read_json, read_tensors
+from vila_hd.checkpoint_files import (
+    check_checkpoint,
+    has_chat_template,
+    read_header,
+    read_json,
+    read_tensors,
+    require_intact,
+)
 from vila_hd.errors import VilaHDError
 
 
@@ -236,3 +243,15 @@ def test_missing_processor_files_and_template(folder):
     found = levels(folder)
     assert found["tokenizer"].level == "problem"
     assert "chat_template.jinja" in found["chat template"].fix
+
+
+def test_what_cannot_be_loaded_at_all_is_refused_at_once(folder):
+    require_intact(folder)
+    (folder / "tokenizer.json").write_text("{}")
+    assert "describes no tokenizer" in error_of(require_intact, folder)
+    (folder / "tokenizer.json").unlink()
+    assert "no tokenizer" in error_of(require_intact, folder)
+    (folder / "tokenizer_config.json").write_text("[]")
+    assert "holds a list" in error_of(require_intact, folder)
+    (folder / "config.json").write_text("{}")
+    assert "no model_type" in error_of(require_intact, folder)

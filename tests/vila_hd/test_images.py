@@ -259,6 +259,14 @@ def test_huge_pictures_open_when_allowed():
     assert open_image(content, max_pixels=None).size == (20_000, 10_001)
 
 
+def test_the_limit_is_for_what_is_not_decoded_yet(tmp_path):
+    lazy = Image.open(io.BytesIO(encoded(gradient(), "PNG")))
+    assert "23 x 17" in error_of(lazy, max_pixels=100)
+    assert open_image(gradient(), max_pixels=100).size == (23, 17)
+    opened = open_image(encoded(gradient(), "PNG"))
+    assert open_image(opened, max_pixels=100) is opened
+
+
 def test_no_warning_and_no_error_of_pillow_below_our_limit(recwarn):
     open_image(encoded(Image.new("1", (19_000, 10_500)), "PNG"))  # Pillow's own limit is 179 megapixels
     assert not recwarn.list

@@ -4,7 +4,7 @@ import argparse
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..checkpoint_files import TensorInfo, has_chat_template, read_json, read_tensors
 from ..errors import VilaHDError
@@ -118,12 +118,13 @@ def _costs(folder: Path, config: Any) -> dict[str, list[str]]:
     default = per_pass if config.default_budget is None else config.default_budget
     split = zip(processor.patches_per_pass, config.high_scales, strict=True)
     lines = [f"of a {width} x {height} picture, up to:"]
-    for label, budget in (
-        (f"auto ({default})", "auto"),
-        ("0", 0),
-        (str(2 * default), 2 * default),
-        ("all", "all"),
-    ):
+    budgets: dict[str, int | Literal["auto", "all"]] = {
+        "0": 0,
+        f"auto ({default:,})": "auto",
+        f"{2 * default:,}": 2 * default,
+        "all": "all",
+    }
+    for label, budget in budgets.items():
         (count,) = processor.count_image_tokens([SIZE], HighResOptions(budget=budget))
         lines.append(f"budget {label}: {count.low_res:,} low-res + {count.high_res:,} high-res")
     return {
