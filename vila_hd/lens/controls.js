@@ -43,7 +43,7 @@ function buildCards() {
   make("p", `${picture.scoreRows} x ${picture.scoreColumns} cells, all seen: ${count(picture.lowTokens)} tokens`, low);
   make("div", "", low, "scale-bar");
   const ends = make("div", "", low, "ends"), [least, most] = picture.scoreRange;
-  make("span", `score ${least.toFixed(2)}`, ends);
+  make("span", least < most ? `score ${least.toFixed(2)}` : "scores are all equal", ends);
   make("span", most.toFixed(2), ends);
   const lowPills = make("div", "", low, "pills");
   pill(lowPills, "Scores", "Show the scores", () => show.heat, (on) => { show.heat = on; });

@@ -159,10 +159,11 @@ def _panels(image: Image.Image, look: Look, *, number: int | None) -> list[Panel
 
     low, high = float(look.scores.min()), float(look.scores.max())
     rows, columns = look.scores.shape
+    span = f"{low:.2f} to {high:.2f}" if low < high else "all equal"
     used = [f"{look.scales[index]:,}" for index in scales if summary.chosen[index][0]]
     panels = [
         Panel(hero, "Where it looked" + (f" in picture {number}" if number else ""), _hero_detail(summary)),
-        Panel(heat, "Scores", f"{rows} x {columns} cells, {low:.2f} to {high:.2f}"),
+        Panel(heat, "Scores", f"{rows} x {columns} cells, {span}"),
         *[one_scale(index) for index in scales],
         Panel(lambda size: _reduced(seen, size), "What it saw", f"{' + '.join(['low-res', *used])} px"),
     ]
