@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -129,7 +129,7 @@ def _load_tower(source: str, scales: Sequence[int] | None) -> PS3VisionModel:
             raise VilaHDError(
                 f"scales={list(scales)}: {source} is a PS3 tower with its own scales; leave them out"
             )
-        return PS3VisionModel.from_pretrained(source)
+        return cast(PS3VisionModel, PS3VisionModel.from_pretrained(source))
     vision = getattr(config, "vision_config", config)
     if vision.model_type != "siglip_vision_model":
         raise VilaHDError(f"{source}: a {config.model_type!r} model; use the folder of a PS3 or SigLIP tower")

@@ -1,7 +1,7 @@
 """``load``: a hub id or folder -> model and processor."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -74,7 +74,7 @@ def load(
     model = VilaHDForConditionalGeneration.from_pretrained(
         source, config=config, dtype=dtype, attn_implementation=attn_implementation, **hub
     )
-    return model.to(device).eval(), processor
+    return cast(VilaHDForConditionalGeneration, model).to(device).eval(), processor
 
 
 def _find(name: str | Path) -> str:

@@ -356,7 +356,10 @@ class VilaHDModel(VilaHDPreTrainedModel):
             low_PND.append(self.projector.project_low_res(low.features[0]))
             return make_prompt(low_PND[0]).to(low.features[0].device)
 
-        with_prompt = self.wants_prompt(options) and (options.budget != 0 or scores_only)
+        if scores_only:
+            # The tower scores on the way to a choice; a choice of one patch costs nothing.
+            options = replace(options, budget=1)
+        with_prompt = self.wants_prompt(options) and options.budget != 0
         seen = self.vision_tower(
             pixel_values,
             prompt if with_prompt else None,
@@ -365,7 +368,6 @@ class VilaHDModel(VilaHDPreTrainedModel):
             look_index=look_index,
             layers=(layer,),
             saliency=saliency,
-            **({"choose": False} if scores_only else {}),
         )
         low = low_PND[0] if low_PND else self.projector.project_low_res(seen.low.features[0])
         high, counts = self.project_high_res(low, seen.high, seen.selection, look_index)
