@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import VilaHDError
 from . import language
 from .language import Question
-from .marks import TIERS, Colour, Tier, answers
+from .marks import PANEL_SIDES, TIERS, Colour, Tier, answers
 from .town import PLACES, TIMES, Place, Placement, Slot, Time, Town, plan_town
 
 Split = Literal["train", "validation", "test"]
@@ -28,14 +28,14 @@ SPLITS: Mapping[Split, range] = MappingProxyType(
 COLOURS: Mapping[str, Colour] = MappingProxyType(
     {
         "red": (214, 28, 38),
-        "orange": (252, 130, 8),
-        "yellow": (252, 214, 20),
+        "orange": (246, 130, 10),
+        "yellow": (246, 210, 20),
         "green": (12, 148, 62),
         "cyan": (24, 190, 214),
         "blue": (26, 82, 216),
         "purple": (130, 44, 172),
-        "pink": (248, 118, 182),
-        "white": (252, 252, 250),
+        "pink": (246, 118, 182),
+        "white": (246, 246, 244),
         "black": (18, 18, 22),
     }
 )
@@ -61,8 +61,7 @@ COLOUR_PAIRS: tuple[tuple[str, str], ...] = (
 )
 """(plate, ink) of signs. Few pairs on purpose: pictures share them, so only the mark tells their signs apart."""
 
-PANEL_SIDES = (72, 96)
-_BORDERS = {72: (13, 20), 96: (14, 18)}
+_BORDERS = {75: (13, 20), 95: (14, 18)}
 CELLS = 16
 """No two signs touch one cell of this many rows and columns: the low-resolution grid of the bundled model."""
 
@@ -249,7 +248,7 @@ def _make_object(
     known = answers(tier)
     answer = known[int(rng.integers(len(known)))]
     plate, ink = pair
-    phase = (int(rng.integers(24)), int(rng.integers(24)))
+    phase = (int(rng.integers(512)), int(rng.integers(512)))
     return SceneObject(
         box=box,
         plate=plate,

@@ -1,8 +1,12 @@
-"""The small marks on signs, in tiers of difficulty. All of them are gone in any picture five times smaller.
+"""The small marks on signs, in tiers of difficulty. None can be read in a picture that is five times smaller.
 
-Every mark is a fine periodic pattern whose mean is the same whatever the mark says, so that an antialiased reduction
-leaves a flat colour: patterns and shapes cover exactly half (or one fixed share) of their panel, colour codes carry a
-compensating rim around each lamp, glyphs a faint tint between them.
+Every mark is made of fine patterns that repeat every 5 pixels, upwards or sideways, with a mean that does not
+depend on what the mark says. Any sensible reduction by 5 (box, triangle, cubic) averages over whole periods, so
+nothing but a flat colour is left of it: the mark is absent from the smaller scales, not merely hard to see.
+
+* ``texture``: one of twelve such patterns.
+* ``code``: two fields of tiny coloured lamps whose dim surround makes up for their colour.
+* ``shape``, ``digit``, ``letter``: a large figure in slanted lines on a ground of their mean colour.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,46 +16,48 @@ from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 Tier = Literal["texture", "code", "shape", "digit", "letter"]
 TIERS: tuple[Tier, ...] = get_args(Tier)
 """From the easiest to learn to the hardest."""
 
-FloatArray = npt.NDArray[np.float32]
+FloatArray = npt.NDArray[np.floating]
 ImageArray = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
-PANEL_STEP = 12
-"""Panel sides are multiples of this many pixels, so that whole lamps and shapes fit."""
+PERIOD = 5
+"""Pixels after which patterns repeat; what scales this much smaller cannot see."""
+
+PANEL_SIDES = (75, 95)
+"""Sides of panels in pixels: whole periods."""
 
 CODE_COLOURS: Mapping[str, Colour] = MappingProxyType(
-    {"red": (255, 40, 40), "green": (40, 220, 70), "blue": (60, 100, 255), "yellow": (255, 220, 40)}
+    {"red": (248, 40, 40), "green": (40, 220, 70), "blue": (60, 100, 248), "yellow": (248, 216, 40)}
 )
 CODE_PANEL: Colour = (88, 88, 92)
 """Mean colour of every code panel."""
 
-_LAMP_CELL, _LAMP = 6, 3
+DIGITS: tuple[str, ...] = tuple("0123456789")
+LETTERS: tuple[str, ...] = tuple("ABCDEFGHJKLMNPRSTUVWXYZ")
+"""Capital letters without the ones that a digit could be taken for (I, O, Q)."""
+
+CODES: tuple[str, ...] = tuple(f"{first} {second}" for first in CODE_COLOURS for second in CODE_COLOURS)
+
 _OVERSAMPLE = 16
+_FADE = 8
+_GRAIN = 5.5
+_GRAIN_SHIFTS = 512
 _FieldFunction = Callable[[FloatArray, FloatArray], FloatArray]
 
 
-def _lattice(field: _FieldFunction, cell: float, *, centred: bool) -> _FieldFunction:
-    """Repeat ``field`` (largest at the origin) on a square lattice, with a second site in the middle if centred."""
-    sites = [(0.0, 0.0), (cell / 2, cell / 2)] if centred else [(0.0, 0.0)]
-
-    def repeated(x: FloatArray, y: FloatArray) -> FloatArray:
-        layers = [
-            field((x - sx + cell / 2) % cell - cell / 2, (y - sy + cell / 2) % cell - cell / 2)
-            for sx, sy in sites
-        ]
-        return np.maximum.reduce(layers)
-
-    return repeated
+def _wave(x: FloatArray) -> FloatArray:
+    return np.cos(2 * np.pi * x / PERIOD)
 
 
-def _wave(x: FloatArray, period: float) -> FloatArray:
-    return np.cos(2 * np.pi * x / period)
+def _offset(x: FloatArray) -> FloatArray:
+    """Distance to the right of the nearest cell centre, between -2.5 and 2.5."""
+    return (x + PERIOD / 2) % PERIOD - PERIOD / 2
 
 
 def _sawtooth(x: FloatArray, period: float) -> FloatArray:
@@ -59,78 +65,60 @@ def _sawtooth(x: FloatArray, period: float) -> FloatArray:
     return np.abs((x / period) % 1.0 * 2.0 - 1.0)
 
 
-def _cross(x: FloatArray, y: FloatArray) -> FloatArray:
-    near, far = np.minimum(np.abs(x), np.abs(y)), np.maximum(np.abs(x), np.abs(y))
-    return -np.maximum(2.4 * near, far)
-
-
-def _bricks(x: FloatArray, y: FloatArray) -> FloatArray:
-    row = np.floor(y / 4)
-    across = (x + 4 * row) % 8 - 4
-    return -np.maximum(np.abs(across) - 2, np.abs(y % 4 - 2))
-
-
 _TEXTURE_FIELDS: dict[str, tuple[int, _FieldFunction]] = {
-    "horizontal": (6, lambda x, y: _wave(y, 6)),
-    "vertical": (6, lambda x, y: _wave(x, 6)),
-    "rising": (8, lambda x, y: _wave(x + y, 8)),
-    "falling": (8, lambda x, y: _wave(x - y, 8)),
-    "checker": (8, lambda x, y: _wave(x, 8) * _wave(y, 8)),
-    "dots": (6, _lattice(lambda x, y: -np.hypot(x, y), 6, centred=False)),
-    "rings": (8, _lattice(lambda x, y: -np.abs(np.hypot(x, y) - 2.0), 8, centred=True)),
-    "grid": (6, lambda x, y: np.maximum(np.abs(x % 6 - 3), np.abs(y % 6 - 3))),
-    "bricks": (8, _bricks),
-    "zigzag": (24, lambda x, y: _wave(y + 4 * _sawtooth(x, 8), 6)),
-    "crosses": (8, _lattice(_cross, 8, centred=True)),
-    "triangles": (24, lambda x, y: (y / 6) % 1.0 - 1.4 * _sawtooth(x + 4 * (np.floor(y / 6) % 2), 8)),
+    "horizontal": (5, lambda x, y: _wave(y)),
+    "vertical": (5, lambda x, y: _wave(x)),
+    "rising": (5, lambda x, y: _wave(x + y)),
+    "falling": (5, lambda x, y: _wave(x - y)),
+    "checker": (5, lambda x, y: _wave(x) * _wave(y)),
+    "dots": (5, lambda x, y: -np.hypot(_offset(x), _offset(y))),
+    "grid": (5, lambda x, y: np.maximum(np.abs(_offset(x)), np.abs(_offset(y)))),
+    "zigzag": (10, lambda x, y: _wave(y + 5 * _sawtooth(x, 10))),
+    "waves": (15, lambda x, y: _wave(x + 1.8 * np.sin(2 * np.pi * y / 15))),
+    "bricks": (10, lambda x, y: _wave(y + 2.5 * np.floor(x / 5))),
+    "planks": (10, lambda x, y: _wave(x + 2.5 * np.floor(y / 5))),
+    "steps": (20, lambda x, y: _wave(y + 1.25 * np.floor(x / 5))),
 }
-"""Name -> (a period of both axes in pixels, a field that is above its own median where the ink goes)."""
+"""Name -> (period of both axes in pixels, a field that is above its own median where the ink goes).
+
+Along one axis at least, every line of pixels repeats after ``PERIOD`` and has the same mean.
+"""
 
 TEXTURES: tuple[str, ...] = tuple(_TEXTURE_FIELDS)
 
 
+def _cross(x: FloatArray, y: FloatArray) -> FloatArray:
+    near, far = np.minimum(np.abs(x), np.abs(y)), np.maximum(np.abs(x), np.abs(y))
+    return np.minimum(0.3 - near, 0.9 - far)
+
+
 def _star(x: FloatArray, y: FloatArray) -> FloatArray:
-    angle = np.arctan2(x, -y)
-    sector = np.abs((angle / (2 * np.pi / 5) + 0.5) % 1.0 - 0.5)
-    return -np.hypot(x, y) * (1 + 3.2 * sector)
+    sector = np.abs((np.arctan2(x, -y) / (2 * np.pi / 5) + 0.5) % 1.0 - 0.5)
+    return 1.0 - np.hypot(x, y) * (1 + 2.6 * sector)
 
 
 def _heart(x: FloatArray, y: FloatArray) -> FloatArray:
-    return -np.hypot(x, 1.15 * (y + 0.9) - 1.25 * np.sqrt(np.abs(x)))
-
-
-def _moon(x: FloatArray, y: FloatArray) -> FloatArray:
-    return np.minimum(5.2 - np.hypot(x, y), np.hypot(x - 3.0, y) - 3.6)
+    return 0.8 - np.hypot(x, 1.1 * (y - 0.1) + 0.62 * np.sqrt(np.abs(x)) - 0.3)
 
 
 def _arrow(x: FloatArray, y: FloatArray) -> FloatArray:
-    head = np.minimum(y + 5.0 - np.abs(x) * 1.1, 0.4 - y)
-    shaft = np.minimum(1.3 - np.abs(x), 5.0 - np.abs(y))
-    return np.maximum(head, shaft)
+    head = np.minimum(y + 0.95 - 1.05 * np.abs(x), -y)
+    return np.maximum(head, np.minimum(0.3 - np.abs(x), 0.95 - np.abs(y)))
 
 
 _SHAPE_FIELDS: dict[str, _FieldFunction] = {
-    "circle": lambda x, y: -np.hypot(x, y),
-    "square": lambda x, y: -np.maximum(np.abs(x), np.abs(y)),
-    "triangle": lambda x, y: -np.maximum(y - 0.6, 0.9 * np.abs(x) * 2 - y),
+    "circle": lambda x, y: 0.75 - np.hypot(x, y),
+    "square": lambda x, y: 0.68 - np.maximum(np.abs(x), np.abs(y)),
+    "triangle": lambda x, y: np.minimum(0.7 - y, y + 0.85 - 1.75 * np.abs(x)),
     "star": _star,
     "heart": _heart,
     "cross": _cross,
-    "moon": _moon,
+    "moon": lambda x, y: np.minimum(0.85 - np.hypot(x, y), np.hypot(x - 0.5, y) - 0.62),
     "arrow": _arrow,
 }
+"""Name -> a field that is positive inside the shape, for x and y from -1 to 1 (y downwards)."""
+
 SHAPES: tuple[str, ...] = tuple(_SHAPE_FIELDS)
-_SHAPE_CELL = 12
-_SHAPE_COVERAGE = 0.3
-
-DIGITS: tuple[str, ...] = tuple("0123456789")
-LETTERS: tuple[str, ...] = tuple("ABCDEFGHJKLMNPRSTUVWXYZ")
-"""Capital letters without the ones that a digit could be taken for (I, O, Q)."""
-
-_GLYPH_CELL = (8, 12)
-_GLYPH_COVERAGE = 0.30
-
-CODES: tuple[str, ...] = tuple(f"{a} {b}" for a in CODE_COLOURS for b in CODE_COLOURS)
 
 
 def answers(tier: Tier) -> tuple[str, ...]:
@@ -144,91 +132,117 @@ def answers(tier: Tier) -> tuple[str, ...]:
     }[tier]
 
 
-def _tile(field: _FieldFunction, width: int, height: int, share: float) -> FloatArray:
-    """Ink share per pixel of one period, with mean exactly ``share``."""
-    steps_x = (np.arange(width * _OVERSAMPLE, dtype=np.float32) + 0.5) / _OVERSAMPLE
-    steps_y = (np.arange(height * _OVERSAMPLE, dtype=np.float32) + 0.5) / _OVERSAMPLE
-    values = field(steps_x[None, :], steps_y[:, None]) + np.zeros((steps_y.size, steps_x.size), np.float32)
-    ink = values > np.quantile(values, 1 - share)
-    tile = ink.reshape(height, _OVERSAMPLE, width, _OVERSAMPLE).mean((1, 3), dtype=np.float64)
-    # Ties at the threshold leave the mean off by up to a few percent, and that alone would be visible from afar.
-    mean = tile.mean()
-    tile = tile * (share / mean) if mean > share else 1 - (1 - tile) * ((1 - share) / (1 - mean))
-    return tile.astype(np.float32)
+@cache
+def _grain() -> FloatArray:
+    """Faint blotches of the paint, ``(side, side, 3)`` in levels of each channel.
 
-
-def _glyph_tile(glyph: str) -> FloatArray:
-    width, height = _GLYPH_CELL
-    image = Image.new("L", (width, height), 0)
-    ImageDraw.Draw(image).text((1, 0), glyph, fill=255, font=ImageFont.load_default_imagefont())
-    ink = np.asarray(image, np.float32) / 255
-    tint = (_GLYPH_COVERAGE - ink.mean()) / (1 - ink.mean())
-    return np.maximum(ink, np.float32(tint))
-
-
-def _build_tile(tier: Tier, answer: str) -> FloatArray:
-    if tier == "texture":
-        period, field = _TEXTURE_FIELDS[answer]
-        return _tile(field, period, period, 0.5)
-    if tier == "shape":
-        half = _SHAPE_CELL / 2
-        field = _SHAPE_FIELDS[answer]
-        return _tile(lambda x, y: field(x - half, y - half), _SHAPE_CELL, _SHAPE_CELL, _SHAPE_COVERAGE)
-    return _glyph_tile(answer.upper())
+    They bury what rounding and the edges of a panel would still tell from afar.
+    """
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(48)))
+    side = (max(PANEL_SIDES) + _GRAIN_SHIFTS + PERIOD - 1) // PERIOD
+    blotches = [Image.fromarray(rng.normal(0, _GRAIN, (side, side)).astype(np.float32)) for _ in range(3)]
+    large = [one.resize((side * PERIOD, side * PERIOD), Image.Resampling.BICUBIC) for one in blotches]
+    return np.stack([np.asarray(one) for one in large], axis=2) + np.float32(0.5)
 
 
 @cache
-def _pattern(tier: Tier, answer: str) -> tuple[FloatArray, tuple[int, int]]:
-    """The ink map tiled far enough to cut any panel at any phase, and its period (width, height)."""
-    tile = _build_tile(tier, answer)
-    height, width = tile.shape
-    return np.tile(tile, (-(-160 // height), -(-160 // width))), (width, height)
+def _texture(name: str) -> tuple[FloatArray, int]:
+    """Ink per pixel, tiled far enough to cut any panel at any phase, and the period in pixels."""
+    period, field = _TEXTURE_FIELDS[name]
+    steps = (np.arange(period * _OVERSAMPLE) + 0.5) / _OVERSAMPLE
+    # The tiny shift keeps samples off the zeros of the fields, where a tie would fall to one side only.
+    values = field(steps[None, :] + 0.013, steps[:, None] + 0.007) + np.zeros((steps.size, steps.size))
+    ink = values > np.median(values)
+    tile = ink.reshape(period, _OVERSAMPLE, period, _OVERSAMPLE).mean((1, 3))
+    # Ties at the median leave the mean off by up to a few percent, and that alone would be visible from afar.
+    mean = tile.mean()
+    tile = tile * (0.5 / mean) if mean > 0.5 else 1 - (1 - tile) * (0.5 / (1 - mean))
+    repeats = -(-(max(PANEL_SIDES) + period) // period)
+    return np.tile(tile, (repeats, repeats)).astype(np.float32), period
 
 
-def ink_share(tier: Tier, answer: str, side: int, phase: tuple[int, int]) -> FloatArray:
+@cache
+def _fade(side: int) -> FloatArray:
+    """Contrast of a pattern, ``(side, side)``: it fades at the edges of its panel.
+
+    A pattern that is cut off leaves half periods behind, whose mean would show in a smaller picture.
+    """
+    steps = np.clip((np.minimum(np.arange(side), np.arange(side)[::-1]) + 0.5) / _FADE, 0, 1)
+    line = steps * steps * (3 - 2 * steps)
+    return np.outer(line, line).astype(np.float32)
+
+
+@cache
+def _figure(tier: Tier, answer: str, side: int) -> FloatArray:
+    """How far each pixel of a panel is inside the figure: ``(side, side)``, 0 to 1 with a soft outline."""
+    if tier == "shape":
+        steps = (np.arange(side) + 0.5) / side * 2 - 1
+        inside = _SHAPE_FIELDS[answer](steps[None, :], steps[:, None]) > 0
+        mask = Image.fromarray((inside * 255).astype(np.uint8))
+    else:
+        # The bitmap font is the one that looks the same with every build of Pillow.
+        glyph = Image.new("L", (24, 24), 0)
+        ImageDraw.Draw(glyph).text((8, 4), f"{answer.upper()} ", fill=255, font=ImageFont.load_default_imagefont())
+        left, top, right, bottom = glyph.getbbox() or (0, 0, 1, 1)
+        height, width = side * 8 // 10, side * 11 // 100 * (right - left)
+        mask = Image.new("L", (side, side), 0)
+        large = glyph.crop((left, top, right, bottom)).resize((width, height), Image.Resampling.BOX)
+        mask.paste(large, ((side - width) // 2, (side - height) // 2))
+    soft = mask.filter(ImageFilter.GaussianBlur(1.2))
+    return np.asarray(soft, np.float32) / 255
+
+
+def ink_share(tier: Tier, answer: str, *, side: int, phase: tuple[int, int]) -> FloatArray:
     """How much ink each pixel of a panel carries.
 
     Args:
-        tier: every tier but ``code``.
-        side: of the panel, in pixels, at most 120.
+        tier: any but ``code``, which has no ink.
+        answer: what the mark says.
+        side: of the panel, in pixels; one of ``PANEL_SIDES``.
         phase: shift of the pattern to the left and up, in pixels.
 
     Returns:
-        ``(side, side)`` between 0 (plate) and 1 (ink).
+        ``(side, side)`` between 0 (plate) and 1 (ink), 0.5 on average.
     """
-    pattern, (width, height) = _pattern(tier, answer)
-    dx, dy = phase[0] % width, phase[1] % height
-    return pattern[dy : dy + side, dx : dx + side]
+    if tier == "texture":
+        pattern, period = _texture(answer)
+        dx, dy = phase[0] % period, phase[1] % period
+        return 0.5 + (pattern[dy : dy + side, dx : dx + side] - 0.5) * _fade(side)
+    lines = ink_share("texture", "rising", side=side, phase=phase)
+    return 0.5 + (lines - 0.5) * _figure(tier, answer, side)
 
 
-def _code_half(name: str, width: int, height: int) -> ImageArray:
-    lamp = np.array(CODE_COLOURS[name], np.float64)
-    area = _LAMP * _LAMP / _LAMP_CELL**2
-    mean = np.array(CODE_PANEL, np.float64)
-    rim = (mean - lamp * area) / (1 - area)
-    cell = np.empty((_LAMP_CELL, _LAMP_CELL, 3))
-    cell[:] = rim
-    start = (_LAMP_CELL - _LAMP) // 2
-    cell[start : start + _LAMP, start : start + _LAMP] = lamp
-    return np.tile(np.rint(cell).astype(np.uint8), (height // _LAMP_CELL, width // _LAMP_CELL, 1))
+def _lamps(name: str, width: int, height: int) -> FloatArray:
+    """A field of soft lamps, one in each cell of ``PERIOD`` pixels, that averages to ``CODE_PANEL``."""
+    lamp, mean = np.array(CODE_COLOURS[name], np.float64), np.array(CODE_PANEL, np.float64)
+    profile = np.array([0, 0.75, 1, 0.75, 0])
+    glow = np.outer(profile, profile)[:, :, None]
+    share = glow.mean()
+    surround = (mean - lamp * share) / (1 - share)
+    cell = (surround * (1 - glow) + lamp * glow).astype(np.float32)
+    return np.tile(cell, (-(-height // PERIOD), -(-width // PERIOD), 1))[:height, :width]
 
 
 @cache
-def _code_panel(answer: str, side: int) -> ImageArray:
+def _code_panel(answer: str, side: int) -> FloatArray:
     left, right = answer.split()
-    return np.concatenate([_code_half(left, side // 2, side), _code_half(right, side // 2, side)], axis=1)
+    half = side // 2 // PERIOD * PERIOD
+    panel = np.empty((side, side, 3), np.float32)
+    panel[:] = CODE_PANEL
+    panel[:, :half] = _lamps(left, half, side)
+    panel[:, side - half :] = _lamps(right, half, side)
+    mean = np.array(CODE_PANEL, np.float32)
+    return mean + (panel - mean) * _fade(side)[:, :, None]
 
 
 def draw_panel(
     tier: Tier, answer: str, *, side: int, plate: Colour, ink: Colour, phase: tuple[int, int]
 ) -> ImageArray:
-    """One mark on its panel.
-
-    Returns:
-        ``(side, side, 3)``.
-    """
+    """One mark on its panel, ``(side, side, 3)``."""
     if tier == "code":
-        return _code_panel(answer, side)
-    share = ink_share(tier, answer, side, phase)[:, :, None]
-    low, high = np.array(plate, np.float32), np.array(ink, np.float32)
-    return (low + (high - low) * share + 0.5).astype(np.uint8)
+        panel = _code_panel(answer, side)
+    else:
+        low, high = np.array(plate, np.float32), np.array(ink, np.float32)
+        panel = low + (high - low) * ink_share(tier, answer, side=side, phase=phase)[:, :, None]
+    dx, dy = phase[0] % _GRAIN_SHIFTS, phase[1] % _GRAIN_SHIFTS
+    return np.clip(panel + _grain()[dy : dy + side, dx : dx + side], 0, 255).astype(np.uint8)
