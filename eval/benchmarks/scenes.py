@@ -1,0 +1,89 @@
+"""Questions about the small marks in held-out 4K scenes (``vila_hd.scenes``), scored by exact match."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vila_hd.errors import VilaHDError
+from vila_hd.scenes import TIERS, Scene, SceneConfig, answers, make_scene, render, split_seeds
+from vila_hd.scenes.layout import Split
+from vila_hd.scenes.marks import Tier
+
+from ..metrics.exact_match import exact_match
+from ..registry import Example
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneBenchmark:
+    """``count`` scenes with ``questions_per_scene`` questions about a mark each."""
+
+    count: int = 200
+    """Scenes."""
+
+    questions_per_scene: int = 1
+
+    split: Split = "test"
+
+    tiers: tuple[Tier, ...] = ()
+    """Kinds of marks on the signs, in equal shares; empty: the generator's default mixture."""
+
+    name: str = "scenes"
+    metric: str = "exact match"
+    max_new_tokens: int = 12
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise VilaHDError(f"--count {self.count}: use 1 scene or more")
+        unknown = sorted(set(self.tiers) - set(TIERS))
+        if unknown:
+            raise VilaHDError(f"--tier {unknown[0]!r} is unknown: use some of {', '.join(TIERS)}")
+        most = self._config().num_objects
+        if not 1 <= self.questions_per_scene <= most:
+            raise VilaHDError(
+                f"--questions-per-scene {self.questions_per_scene}: use 1 to {most}, one per sign"
+            )
+        split_seeds(self.split, self.count)
+
+    def _config(self) -> SceneConfig:
+        return SceneConfig(tiers=dict.fromkeys(self.tiers, 1.0)) if self.tiers else SceneConfig()
+
+    def __len__(self) -> int:
+        return self.count * self.questions_per_scene
+
+    def example(self, index: int) -> Example:
+        """The question ``index``; questions of one scene are neighbours."""
+        number, which = divmod(index, self.questions_per_scene)
+        seed = split_seeds(self.split, 1, start=number)[0]
+        scene = make_scene(seed, self._config())
+        # Seeded by the scene, not by a running generator: any shard finds the same questions.
+        order = np.random.default_rng(seed).permutation(len(scene.objects))
+        item = scene.objects[int(order[which])]
+        x1, y1, x2, y2 = item.box
+        return Example(
+            uid=f"{self.split}-{seed}-{int(order[which])}",
+            prompt=item.question,
+            load_images=partial(_draw, scene),
+            answers=(item.answer,),
+            regions=(((float(x1), float(y1), float(x2), float(y2)),),),
+            group=item.tier,
+        )
+
+    def score(self, example: Example, prediction: str) -> float:
+        """1.0 for the right answer, else 0.0."""
+        return exact_match(prediction, example.answers)
+
+    def aggregate(self, scores: Sequence[float]) -> float:
+        """Share of right answers."""
+        return sum(scores) / len(scores)
+
+    def chance(self) -> dict[str, float]:
+        """Share of right answers that guessing gives, per tier."""
+        return {tier: 1 / len(answers(tier)) for tier, share in self._config().tiers.items() if share > 0}
+
+
+def _draw(scene: Scene) -> tuple[Any, ...]:
+    return (Image.fromarray(render(scene)),)

@@ -1,0 +1,81 @@
+"""What a benchmark supplies, and where each one is."""
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from vila_hd.errors import VilaHDError
+from vila_hd.options import Box
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One question as the model will see it. ``uid`` is stable across runs and shards."""
+
+    uid: str
+
+    prompt: str
+
+    load_images: Callable[[], tuple[Any, ...]]
+    """The pictures, read or drawn when called: an example that is already answered costs nothing."""
+
+    answers: tuple[str, ...]
+
+    regions: tuple[tuple[Box, ...], ...] = ()
+    """Per picture, the boxes in pixels that the answer can be read from; empty where nobody knows."""
+
+    group: str = ""
+    """Kind of the question, for the breakdown of the report."""
+
+
+class Benchmark(Protocol):
+    """What a benchmark supplies. It never sees the model; the runner never sees the scoring."""
+
+    @property
+    def name(self) -> str:
+        """Name in commands and files."""
+        ...
+
+    @property
+    def metric(self) -> str:
+        """What the score is called."""
+        ...
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Longest answer."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        ...
+
+    def example(self, index: int) -> Example:
+        """The example at ``index``, the same in every process."""
+        ...
+
+    def score(self, example: Example, prediction: str) -> float:
+        """Score of one prediction."""
+        ...
+
+    def aggregate(self, scores: Sequence[float]) -> float:
+        """Score of the benchmark."""
+        ...
+
+
+BENCHMARKS = {"scenes": "eval.benchmarks.scenes:SceneBenchmark"}
+"""Name -> class, imported when asked for."""
+
+
+def get_benchmark(name: str) -> type:
+    """The benchmark class called ``name``.
+
+    Raises:
+        VilaHDError: there is no such benchmark.
+    """
+    if name not in BENCHMARKS:
+        raise VilaHDError(f"benchmark {name!r} is unknown: use one of {', '.join(BENCHMARKS)}")
+    module, attribute = BENCHMARKS[name].split(":")
+    found: type = getattr(importlib.import_module(module), attribute)
+    return found

@@ -1,0 +1,133 @@
+"""Predictions on disk: one JSON line each, so that nothing that was answered is lost or asked twice."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from vila_hd.errors import VilaHDError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """One answered question."""
+
+    uid: str
+
+    condition: str
+    """``Condition.key``."""
+
+    prediction: str
+
+    answer: str
+    """The expected answer."""
+
+    score: float
+
+    group: str
+
+    patches: int
+    """High-resolution patches chosen over all pictures."""
+
+    visual_tokens: int
+    """Visual tokens that reached the language model."""
+
+    recall: float | None
+    """Share of the finest-scale patches of the regions that were chosen; None when no region is known."""
+
+    seconds: float
+    """Wall time of the batch divided by its size."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What makes it unique."""
+        return self.uid, self.condition
+
+
+class PredictionFile:
+    """A JSON-lines file of predictions; the first line says what they belong to.
+
+    Use it as a context manager. Lines that were cut off by a crash are dropped on opening.
+
+    Args:
+        path: the file; it and its folder are made when missing.
+        settings: everything that a prediction depends on; a file with other settings is refused.
+
+    Raises:
+        VilaHDError: the file belongs to other settings, holds something else, or cannot be written.
+    """
+
+    def __init__(self, path: Path, *, settings: Mapping[str, Any]) -> None:
+        self.path = path
+        self._settings = json.loads(json.dumps(settings))
+        self.predictions: dict[tuple[str, str], Prediction] = {}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            length = self._read(path.read_bytes()) if path.exists() else 0
+            self._file = path.open("ab")
+            self._file.truncate(length)
+            if length == 0:
+                self._write({"settings": self._settings})
+        except OSError as error:
+            raise VilaHDError(f"cannot write {path}: {error.strerror}; give another --out folder") from error
+
+    def _read(self, content: bytes) -> int:
+        """Take over the complete lines of ``content`` and return their length in bytes."""
+        length = 0
+        for number, line in enumerate(content.splitlines(keepends=True)):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                values = json.loads(line)
+                if number == 0:
+                    self._require_settings(values["settings"])
+                else:
+                    prediction = Prediction(**values)
+                    self.predictions[prediction.key] = prediction
+            except (ValueError, KeyError, TypeError) as error:
+                if isinstance(error, VilaHDError):
+                    raise
+                raise VilaHDError(
+                    f"{self.path} line {number + 1} is no prediction: give another --out folder"
+                ) from error
+            length += len(line)
+        return length
+
+    def _require_settings(self, found: Mapping[str, Any]) -> None:
+        for name in sorted(set(found) | set(self._settings)):
+            if found.get(name) != self._settings.get(name):
+                raise VilaHDError(
+                    f"{self.path} has {name}={found.get(name)!r}, asked for {self._settings.get(name)!r}: "
+                    "give another --out folder"
+                )
+
+    def _write(self, values: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(values).encode() + b"\n")
+        self._file.flush()
+
+    def add(self, predictions: Iterable[Prediction]) -> None:
+        """Append predictions; one whose key is there already is dropped.
+
+        Raises:
+            VilaHDError: the disk is full or the file is gone.
+        """
+        for prediction in predictions:
+            if prediction.key in self.predictions:
+                continue
+            try:
+                self._write(asdict(prediction))
+            except OSError as error:
+                raise VilaHDError(
+                    f"cannot write {self.path}: {error.strerror}; nothing before is lost"
+                ) from error
+            self.predictions[prediction.key] = prediction
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
