@@ -1,0 +1,1 @@
+"""Interoperability with LLaVA, VILA and PS3: everything that is named after them lives here."""

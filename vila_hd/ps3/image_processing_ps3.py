@@ -153,13 +153,13 @@ class PS3ImageProcessor(BaseImageProcessor):
     def _resize(self, picture: Image.Image, target: list[int], mode: ResizeMode) -> Image.Image:
         if mode == "fit":
             # Differs from the published order on purpose: pillow resizes palette pictures without any filter.
-            picture = picture.convert("RGB")
+            picture = _to_rgb(picture)
         height, width = _target_size(picture.height, picture.width, target, mode)
         if (picture.height, picture.width) != (height, width):
             bilinear = self.interpolation == "bilinear"
             method = Image.Resampling.BILINEAR if bilinear else Image.Resampling.BICUBIC
             picture = picture.resize((width, height), method)
-        return picture.convert("RGB")
+        return _to_rgb(picture)
 
     def _to_tensor(self, picture: Image.Image, normalize: bool) -> torch.Tensor:
         value = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
@@ -214,11 +214,22 @@ def _to_picture(image: ImageSource) -> Image.Image:
         raise VilaHDError(f"picture={_show(image)}: use a PIL picture, or a uint8 array or tensor")
     if not (image.width and image.height):
         raise VilaHDError(f"picture of {image.width}x{image.height} pixels: it has no pixels")
+    try:
+        image.load()  # pillow reads a file only now: a cut-off one fails here
+    except (OSError, SyntaxError) as error:
+        raise VilaHDError(f"picture cannot be read ({error}): get an intact copy of the file") from error
     if image.mode in _DEEP_MODES:
         raise VilaHDError(
             f"picture mode {image.mode!r} has more than 8 bits per channel: scale it to 8 bits first"
         )
     return image
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    try:
+        return picture.convert("RGB")
+    except ValueError as error:
+        raise VilaHDError(f"picture of mode {picture.mode!r} cannot be read as RGB: {error}") from error
 
 
 def _channels_last(image: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:

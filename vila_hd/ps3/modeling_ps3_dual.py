@@ -185,12 +185,12 @@ class PS3Model(PS3PreTrainedModel):
             input_ids: ``(T, N)`` token ids, one text per look; with ``text_index`` any number of texts.
             options: how closely to look; None: one pass of the checkpoint's own size.
             regions: one entry per look: what the text describes. Its patches are chosen first.
-            pool_regions: only chosen patches in these are pooled (all chosen ones where a region is empty); None:
-                those in ``regions``.
+            pool_regions: only chosen patches in these are pooled (all chosen ones where a region is empty);
+                None: those in ``regions``.
             look_index: ``(L,)`` the picture of every look, so that several texts share one low-resolution
                 pass; None: look i shows picture i.
-            text_index: ``(L,)`` the text of every look, so that looks share texts and other texts are just encoded;
-                None: look i belongs to text i.
+            text_index: ``(L,)`` the text of every look, so that looks share texts and other texts are just
+                encoded; None: look i belongs to text i.
             is_global: ``(L,)`` bool: texts about the whole picture, compared with the pooled low-resolution
                 tokens.
             saliency: also compute the scores without a text.

@@ -1,7 +1,10 @@
 """Loading a folder of weights strictly: a model is complete, well shaped and finite, or there is one clear
 error."""
 
+import contextlib
+import logging
 import os
+from collections.abc import Iterator
 from typing import Any, Self
 
 import torch
@@ -41,13 +44,14 @@ class StrictLoadingMixin:
         kwargs.setdefault("use_safetensors", True)
         where = str(pretrained_model_name_or_path)
         try:
-            model, info = super().from_pretrained(  # type: ignore[misc]
-                pretrained_model_name_or_path,
-                *model_args,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                **kwargs,
-            )
+            with _without_load_report(quiet=not ignore_mismatched):
+                model, info = super().from_pretrained(  # type: ignore[misc]
+                    pretrained_model_name_or_path,
+                    *model_args,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,
+                    **kwargs,
+                )
         except (OSError, SafetensorError, TypeError) as error:  # TypeError: a config of another shape
             raise VilaHDError(f"cannot load {cls.__name__} from {where}: {_first_line(error)}") from error
         _check_names(cls.__name__, where, info, check_shapes=not ignore_mismatched)
@@ -96,6 +100,22 @@ def _check_names(kind: str, where: str, info: dict[str, Any], *, check_shapes: b
             f"{where} does not hold a {kind} as its config describes it: {'; '.join(problems)}; "
             "use the config.json that belongs to these weights"
         )
+
+
+@contextlib.contextmanager
+def _without_load_report(*, quiet: bool) -> Iterator[None]:
+    """Keep transformers' table of missing and extra tensors off the screen: the error says it in one line."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
+    logger = logging.getLogger("transformers.modeling_utils")
+    if quiet:
+        logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
 
 
 def _first_line(error: Exception) -> str:

@@ -91,6 +91,7 @@ class PS3Tokenizer:
         pretrained_model_name_or_path: str | os.PathLike[str],
         *,
         tokenizer_name: str | os.PathLike[str] | PreTrainedTokenizerBase | None = None,
+        revision: str | None = None,
         **options: Any,
     ) -> Self:
         """The tokenizer of a published folder or hub repository.
@@ -99,13 +100,14 @@ class PS3Tokenizer:
             pretrained_model_name_or_path: Folder, or hub id, with a ``tokenizer_config.json``.
             tokenizer_name: Underlying tokenizer to use instead of the one that the file names, for instance a
                 local copy.
+            revision: Branch, tag or commit of a hub repository.
             **options: Overrides of the file's ``context_length``, ``clean``, ``strip_sep_token`` and
                 ``language``.
 
         Raises:
             VilaHDError: no such file, a broken one, unknown options, or no underlying tokenizer.
         """
-        path = _find_config(pretrained_model_name_or_path)
+        path = _find_config(pretrained_model_name_or_path, revision)
         stored = _read_config(path)
         if unknown := sorted(set(options) - set(_CONFIG_KEYS)):
             raise VilaHDError(f"unknown tokenizer option(s) {unknown}; known: {list(_CONFIG_KEYS[1:])}")
@@ -184,7 +186,7 @@ def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         ) from error
 
 
-def _find_config(name: str | os.PathLike[str]) -> Path:
+def _find_config(name: str | os.PathLike[str], revision: str | None) -> Path:
     """The options file of a folder, or of a hub repository (downloaded or cached)."""
     folder = Path(name)
     if folder.is_file():
@@ -194,7 +196,7 @@ def _find_config(name: str | os.PathLike[str]) -> Path:
             return folder / CONFIG_NAME
         raise VilaHDError(f"{folder} has no {CONFIG_NAME}: use the folder of a PS3 text model")
     try:
-        found = cached_file(str(name), CONFIG_NAME)
+        found = cached_file(str(name), CONFIG_NAME, revision=revision)
     except OSError as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise VilaHDError(f"no tokenizer options at {str(name)!r}: {first}") from error

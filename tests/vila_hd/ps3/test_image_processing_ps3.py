@@ -128,6 +128,13 @@ def test_what_is_not_a_picture_is_refused_in_one_line(images, named):
     assert "\n" not in str(caught.value)
 
 
+def test_a_cut_off_file_is_one_line(tmp_path):
+    noise(64, 64).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:5000])
+    with pytest.raises(VilaHDError, match="cannot be read"):
+        PS3ImageProcessor(8)(Image.open(tmp_path / "cut.png"))
+
+
 def test_an_unknown_call_option_is_refused():
     with pytest.raises(VilaHDError, match="do_pad"):
         PS3ImageProcessor(8)(noise(8, 8), do_pad=True)

@@ -85,6 +85,19 @@ def test_values_whose_sum_overflows_are_still_finite(folder):
     assert PS3TextModel.from_pretrained(folder).text_model.ln_final.weight[0] == 3e38
 
 
+def test_nothing_but_the_error_is_reported(folder, caplog):
+    change(folder, lambda t: t.pop(NAME))
+    with pytest.raises(VilaHDError):
+        PS3TextModel.from_pretrained(folder)
+    assert "LOAD REPORT" not in caplog.text
+
+
+def test_another_shape_is_accepted_when_asked_for(folder):
+    change(folder, lambda t: t.update({NAME: torch.ones(5)}))
+    model = PS3TextModel.from_pretrained(folder, ignore_mismatched_sizes=True)
+    assert model.text_model.ln_final.weight.shape == (8,)
+
+
 def test_loading_info_is_returned_when_asked(folder):
     model, info = PS3TextModel.from_pretrained(folder, output_loading_info=True)
     assert isinstance(model, PS3TextModel)
