@@ -547,7 +547,7 @@ class VilaHDForConditionalGeneration(VilaHDPreTrainedModel, TwoStepGenerationMix
         if labels is not None:
             labels = self._place_labels(labels, input_ids, outputs.layout)
         if labels is not None and self.training:
-            result.loss = self._supervised_loss(states, labels, num_items_in_batch)
+            result.loss, result.supervised_logits = self._supervised_loss(states, labels, num_items_in_batch)
             return result
         keep = (
             slice(-logits_to_keep, None)
@@ -575,15 +575,20 @@ class VilaHDForConditionalGeneration(VilaHDPreTrainedModel, TwoStepGenerationMix
             labels = labels.masked_fill(input_ids == self.config.image_token_id, IGNORE_INDEX)
         return labels if layout is None else layout.place_labels(labels)
 
-    def _supervised_loss(self, states: Tensor, labels: Tensor, num_items: Tensor | int | None) -> Tensor:
-        """The loss from logits at supervised positions only: visual tokens outnumber words by far."""
+    def _supervised_loss(
+        self, states: Tensor, labels: Tensor, num_items: Tensor | int | None
+    ) -> tuple[Tensor, Tensor]:
+        """The loss, and the logits it comes from: those of supervised positions only, as visual tokens
+        outnumber words by far."""
         targets_M = labels[:, 1:].flatten()
         states_MD = states[:, :-1].flatten(0, 1)
         supervised_M = targets_M != IGNORE_INDEX
         if not bool(supervised_M.any()):
             # The head must run on every rank, and the loss must reach every parameter.
-            return 0.0 * self._logits(states_MD[:1]).sum()
-        return _token_loss(self._logits(states_MD[supervised_M]), targets_M[supervised_M], num_items)
+            logits_MV = self._logits(states_MD[:1])
+            return 0.0 * logits_MV.sum(), logits_MV[:0]
+        logits_MV = self._logits(states_MD[supervised_M])
+        return _token_loss(logits_MV, targets_M[supervised_M], num_items), logits_MV
 
     def _logits(self, states: Tensor) -> Tensor:
         """Logits as the language model's own class computes them."""

@@ -64,6 +64,9 @@ class VilaHDOutput(ModelOutput):
     """``(B, U, vocabulary)`` over the fused sequence; None in training with labels, where only supervised
     positions are computed."""
 
+    supervised_logits: Tensor | None = None
+    """``(supervised tokens, vocabulary)``, row by row; only in training with labels."""
+
     past_key_values: Cache | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
