@@ -156,7 +156,7 @@ def _assemble_questions(config: StageConfig, ranks: int) -> Assembly:
     return Assembly(
         model=model,
         dataset=dataset,
-        collator=QuestionCollator(processor),
+        collator=QuestionCollator(processor, model.config.prompt_end_ids),
         step=SelectStep(config) if need_box else LanguageStep(config),
         count_supervised=count,
         save=save,
@@ -192,13 +192,18 @@ def load_or_compose(config: StageConfig) -> tuple[VilaHDForConditionalGeneration
         bos_token_id=words.bos_token_id,
         eos_token_id=words.eos_token_id,
     )
-    return vila_hd.compose(
+    fusion = dataclasses.asdict(model_file.fusion)
+    prompt_end = fusion.pop("prompt_end")
+    model, processor = vila_hd.compose(
         tower=folder,
         llm=AutoModelForCausalLM.from_config(llm_config),
         tokenizer=words,
         seed=config.seed,
-        **dataclasses.asdict(model_file.fusion),
+        **fusion,
     )
+    if prompt_end == "answer":
+        model.config.prompt_end_ids = []
+    return model, processor
 
 
 # ---------------------------------------------------------------- both

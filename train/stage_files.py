@@ -20,6 +20,9 @@ class FusionConfig:
     select_layer: int = -2
     high_res_position: bool = True
     default_budget: int | None = None
+    prompt_end: Literal["question", "answer"] = "question"
+    """Token whose state guides the choice of patches: the last one of the user's words (published), or the
+    last one before the answer, which a language model trained from scratch puts more into."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -197,19 +197,19 @@ class LanguageStep:
             num_items_in_batch=num_items,
         )
         loss = language.rank_share(output.loss, ranks=world_size())
-        metrics = {"language": loss.detach(), "high_res_patches": mean_patches(output.looks)}
+        metrics = {
+            "language": loss.detach(),
+            "exact_match": language.exact_match(output.supervised_logits, batch["labels"]),
+            "high_res_patches": mean_patches(output.looks),
+        }
         if config.looks.guided_by == "prompt":
             grids = output.looks.grids[0]
             bce, dice, hits = selection_parts(output.scores, boxes_as_regions(boxes), grids, config.selection)
             metrics |= {"top_down_bce": bce.detach(), "top_down_dice": dice.detach(), "top_down_hit": hits}
-            if config.selection.top_down_weight:
-                share = len(batch["labels"]) / max(self._looks_per_step(len(batch["labels"])), 1)
-                loss = loss + config.selection.top_down_weight * share * (bce + dice)
+            # The language part is a share of the whole step already; this one is a mean over the micro-batch.
+            share = config.selection.top_down_weight / config.accumulation_steps(world_size())
+            loss = loss + share * (bce + dice)
         return StepResult(loss, metrics)
-
-    def _looks_per_step(self, looks: int) -> int:
-        """Looks of one rank in a whole optimiser step, of which this micro-batch has ``looks``."""
-        return looks * self.config.accumulation_steps(world_size())
 
 
 class SelectStep:

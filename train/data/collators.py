@@ -72,14 +72,21 @@ class QuestionCollator:
     Labels are the assistant's words and the token that ends its turn; everything else is ignored.
     """
 
-    def __init__(self, processor: VilaHDProcessor) -> None:
-        """Build sequences with the processor's template and placeholder counts."""
+    def __init__(self, processor: VilaHDProcessor, prompt_end_ids: Sequence[int]) -> None:
+        """Build sequences with the processor's template and placeholder counts.
+
+        Args:
+            processor: the model's.
+            prompt_end_ids: ``VilaHDConfig.prompt_end_ids``: what follows the token whose state guides the
+            choice.
+        """
         self.processor = processor
+        self.prompt_end_ids = list(prompt_end_ids)
 
     def __call__(self, rows: Sequence[Questions]) -> dict[str, Any]:
         """Batch of ``rows``."""
         encoded = [
-            encode_answer(self.processor, question, answer)
+            encode_answer(self.processor, question, answer, self.prompt_end_ids)
             for row in rows
             for question, answer in zip(row.questions, row.answers, strict=True)
         ]
@@ -92,13 +99,21 @@ class QuestionCollator:
             "input_ids": _left_pad([ids for ids, _, _ in encoded], length, pad),
             "attention_mask": _left_pad([torch.ones_like(ids) for ids, _, _ in encoded], length, 0),
             "labels": _left_pad([labels for _, labels, _ in encoded], length, IGNORE_INDEX),
-            # Last token of the user's turn: its state guides the choice of patches.
+            # The token whose state guides the choice of patches.
             "prompt_positions": torch.tensor([length - len(ids) + position for ids, _, position in encoded]),
         }
 
 
-def encode_answer(processor: VilaHDProcessor, question: str, answer: str) -> tuple[Tensor, Tensor, int]:
+def encode_answer(
+    processor: VilaHDProcessor, question: str, answer: str, prompt_end_ids: Sequence[int] = ()
+) -> tuple[Tensor, Tensor, int]:
     """One question about one picture with its answer.
+
+    Args:
+        processor: the model's.
+        question: the user's words.
+        answer: the assistant's words.
+        prompt_end_ids: see :func:`guiding_position`.
 
     Returns:
         ``input_ids`` and ``labels``, both ``(tokens,)``, and the position of the last token of the user's
@@ -122,7 +137,7 @@ def encode_answer(processor: VilaHDProcessor, question: str, answer: str) -> tup
     while answer_ids and tokenizer.decode(answer_ids[-1:]).isspace():
         answer_ids.pop()
     expanded = expand_image_token(processor, prompt)
-    position = last_user_position(processor, expanded)
+    position = guiding_position(expanded, prompt_end_ids)
     ids = torch.tensor(expanded + answer_ids)
     labels = torch.tensor([IGNORE_INDEX] * len(expanded) + answer_ids)
     return ids, labels, position
@@ -139,13 +154,14 @@ def expand_image_token(processor: VilaHDProcessor, ids: list[int]) -> list[int]:
     return expanded
 
 
-def last_user_position(processor: VilaHDProcessor, ids: list[int]) -> int:
-    """Position before the template text that separates the user's words from the answer."""
-    end = processor.find_prompt_end_ids()
-    for start in range(len(ids) - len(end), -1, -1):
-        if end and ids[start : start + len(end)] == end:
+def guiding_position(prompt_ids: list[int], prompt_end_ids: Sequence[int]) -> int:
+    """Position whose state guides the choice: before the last ``prompt_end_ids``, or the last one without
+    any."""
+    end = list(prompt_end_ids)
+    for start in range(len(prompt_ids) - len(end), 0, -1):
+        if end and prompt_ids[start : start + len(end)] == end:
             return start - 1
-    return len(ids) - 1
+    return len(prompt_ids) - 1
 
 
 def _left_pad(rows: Sequence[Tensor], length: int, value: int) -> Tensor:
@@ -155,4 +171,4 @@ def _left_pad(rows: Sequence[Tensor], length: int, value: int) -> Tensor:
     return padded
 
 
-__all__ = ["QuestionCollator", "RegionCollator", "encode_answer", "last_user_position"]
+__all__ = ["QuestionCollator", "RegionCollator", "encode_answer", "guiding_position"]
