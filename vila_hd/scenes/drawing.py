@@ -7,7 +7,7 @@ import numpy as np
 from . import scenery
 from .backdrop import draw_sky, draw_street
 from .layout import COLOURS, Scene, SceneObject
-from .marks import ImageArray, draw_panel
+from .marks import Colour, ImageArray, draw_panel
 from .sprites import Sprite
 from .town import Place, Slot, Time, house_plan
 
@@ -104,7 +104,7 @@ def _draw_mount(canvas: ImageArray, item: SceneObject, slot: Slot, time: Time) -
             canvas[y1 - 18 : y1, x : x + 2] = iron
     if slot.mount in ("wall", "pole"):
         shade = canvas[y1 + _SHADOW : y2 + _SHADOW, x1 + _SHADOW : x2 + _SHADOW]
-        shade[:] = shade // 4 * 3
+        shade[:] = (shade >> 2) * 3
 
 
 def _draw_sign(canvas: ImageArray, item: SceneObject) -> None:
@@ -112,9 +112,7 @@ def _draw_sign(canvas: ImageArray, item: SceneObject) -> None:
     side = x2 - x1
     plate, ink = COLOURS[item.plate], COLOURS[item.ink]
     target = canvas[y1:y2, x1:x2]
-    sign = np.empty((side, side, 3), np.uint8)
-    sign[:] = ink
-    sign[_FRAME:-_FRAME, _FRAME:-_FRAME] = plate
+    sign = _plate(plate, ink, side).copy()
     start = (side - item.panel) // 2
     sign[start : start + item.panel, start : start + item.panel] = draw_panel(
         item.tier, item.answer, side=item.panel, plate=plate, ink=ink, phase=item.phase
@@ -125,6 +123,15 @@ def _draw_sign(canvas: ImageArray, item: SceneObject) -> None:
     target[rows, columns] = (behind + (sign[rows, columns] - behind.astype(np.float32)) * cover).astype(
         np.uint8
     )
+
+
+@lru_cache(maxsize=256)
+def _plate(plate: Colour, ink: Colour, side: int) -> ImageArray:
+    """A sign without its panel."""
+    sign = np.empty((side, side, 3), np.uint8)
+    sign[:] = ink
+    sign[_FRAME:-_FRAME, _FRAME:-_FRAME] = plate
+    return sign
 
 
 @cache

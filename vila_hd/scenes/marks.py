@@ -24,6 +24,7 @@ TIERS: tuple[Tier, ...] = get_args(Tier)
 
 FloatArray = npt.NDArray[np.floating]
 ImageArray = npt.NDArray[np.uint8]
+LevelArray = npt.NDArray[np.int16]
 Colour = tuple[int, int, int]
 
 PERIOD = 5
@@ -133,7 +134,7 @@ def answers(tier: Tier) -> tuple[str, ...]:
 
 
 @cache
-def _grain() -> FloatArray:
+def _grain() -> LevelArray:
     """Faint blotches of the paint, ``(side, side, 3)`` in levels of each channel.
 
     They bury what rounding and the edges of a panel would still tell from afar.
@@ -142,7 +143,7 @@ def _grain() -> FloatArray:
     side = (max(PANEL_SIDES) + _GRAIN_SHIFTS + PERIOD - 1) // PERIOD
     blotches = [Image.fromarray(rng.normal(0, _GRAIN, (side, side)).astype(np.float32)) for _ in range(3)]
     large = [one.resize((side * PERIOD, side * PERIOD), Image.Resampling.BICUBIC) for one in blotches]
-    return np.stack([np.asarray(one) for one in large], axis=2) + np.float32(0.5)
+    return np.rint(np.stack([np.asarray(one) for one in large], axis=2)).astype(np.int16)
 
 
 @cache
@@ -224,7 +225,7 @@ def _lamps(name: str, width: int, height: int) -> FloatArray:
 
 
 @cache
-def _code_panel(answer: str, side: int) -> FloatArray:
+def _code_panel(answer: str, side: int) -> LevelArray:
     left, right = answer.split()
     half = side // 2 // PERIOD * PERIOD
     panel = np.empty((side, side, 3), np.float32)
@@ -232,7 +233,7 @@ def _code_panel(answer: str, side: int) -> FloatArray:
     panel[:, :half] = _lamps(left, half, side)
     panel[:, side - half :] = _lamps(right, half, side)
     mean = np.array(CODE_PANEL, np.float32)
-    return mean + (panel - mean) * _fade(side)[:, :, None]
+    return np.rint(mean + (panel - mean) * _fade(side)[:, :, None]).astype(np.int16)
 
 
 def draw_panel(
@@ -242,7 +243,8 @@ def draw_panel(
     if tier == "code":
         panel = _code_panel(answer, side)
     else:
-        low, high = np.array(plate, np.float32), np.array(ink, np.float32)
-        panel = low + (high - low) * ink_share(tier, answer, side=side, phase=phase)[:, :, None]
+        levels = np.linspace(plate, ink, 256).astype(np.int16)
+        share = ink_share(tier, answer, side=side, phase=phase)
+        panel = levels.take((share * 255.9).astype(np.uint8), axis=0)
     dx, dy = phase[0] % _GRAIN_SHIFTS, phase[1] % _GRAIN_SHIFTS
     return np.clip(panel + _grain()[dy : dy + side, dx : dx + side], 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Cut-out pictures that can be pasted fast: opaque runs are copied, only the soft edge is blended."""
+"""Cut-out pictures that can be pasted fast."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -79,82 +79,61 @@ class Pen:
         return Sprite.cut(np.asarray(self._sheet.reduce(SUPERSAMPLE)))
 
 
-class _Run(NamedTuple):
-    """A rectangle of opaque pixels."""
-
-    y1: int
-    y2: int
-    x1: int
-    x2: int
-
-
 @dataclass(frozen=True)
 class Sprite:
-    """A picture with opaque runs and a soft edge."""
+    """A picture of which the upper rows are blended and the lower rows, if they are one solid block, copied."""
 
-    colours: ImageArray
-    """``(height, width * 3)``."""
+    width: int
+    height: int
+    light: npt.NDArray[np.uint16]
+    """``(rows, width * 3)`` of the upper rows: colour times coverage, 0 to 255 * 256."""
 
-    runs: tuple[_Run, ...]
-    edge_y: npt.NDArray[np.intp]
-    edge_x: npt.NDArray[np.intp]
-    edge_colour: npt.NDArray[np.uint16]
-    """``(edge, 3)``: colour times coverage, 0 to 255 * 255."""
+    rest: npt.NDArray[np.uint16]
+    """``(rows, width * 3)``: what stays of the picture behind, 0 to 256."""
 
-    edge_rest: npt.NDArray[np.uint16]
-    """``(edge, 1)``: what stays of the picture behind, 0 to 255."""
+    block: ImageArray
+    """``(height - rows, right - left, 3)``: the solid rows."""
 
-    @property
-    def height(self) -> int:
-        """In pixels."""
-        return int(self.colours.shape[0])
-
-    @property
-    def width(self) -> int:
-        """In pixels."""
-        return int(self.colours.shape[1]) // 3
+    left: int
+    """Column where the solid block begins."""
 
     @classmethod
     def cut(cls, rgba: ImageArray) -> "Sprite":
         """Cut a ``(height, width, 4)`` picture out along its alpha channel."""
+        height, width, _ = rgba.shape
         alpha = rgba[:, :, 3]
-        runs: list[_Run] = []
-        open_runs: dict[tuple[int, int], int] = {}
-        steps = np.diff(np.pad((alpha == 255).astype(np.int8), ((0, 1), (1, 1))), axis=1)
-        for y in range(alpha.shape[0] + 1):
-            found = set(
-                zip(
-                    np.flatnonzero(steps[y] == 1).tolist(),
-                    np.flatnonzero(steps[y] == -1).tolist(),
-                    strict=True,
-                )
-            )
-            for span in sorted(set(open_runs) - found):
-                runs.append(_Run(open_runs.pop(span), y, *span))
-            for span in found - set(open_runs):
-                open_runs[span] = y
-        edge_y, edge_x = np.nonzero((alpha > 0) & (alpha < 255))
-        cover = alpha[edge_y, edge_x].astype(np.uint16)[:, None]
+        last = np.flatnonzero(alpha[-1] == 255)
+        rows, left, right = height, 0, 0
+        if last.size:
+            left, right = int(last[0]), int(last[-1]) + 1
+            inside = (alpha[:, left:right] == 255).all(axis=1)
+            solid = inside & ~alpha[:, :left].any(axis=1) & ~alpha[:, right:].any(axis=1)
+            rows = height - int(np.argmin(solid[::-1])) if not solid.all() else 0
+        cover = np.rint(alpha[:rows, :, None].astype(np.float32) * (256 / 255)).astype(np.uint16)
         return cls(
-            colours=np.ascontiguousarray(rgba[:, :, :3]).reshape(alpha.shape[0], -1),
-            runs=tuple(runs),
-            edge_y=edge_y,
-            edge_x=edge_x,
-            edge_colour=rgba[edge_y, edge_x, :3].astype(np.uint16) * cover,
-            edge_rest=255 - cover,
+            width=width,
+            height=height,
+            light=(rgba[:rows, :, :3] * cover).reshape(rows, width * 3),
+            rest=np.repeat(256 - cover, 3, axis=2).reshape(rows, width * 3),
+            block=np.ascontiguousarray(rgba[rows:, left:right, :3]),
+            left=left,
         )
 
     def paste(self, canvas: ImageArray, x: int, y: int) -> None:
         """Draw with the upper left corner at (x, y); parts outside the canvas ``(H, W, 3)`` are left out."""
         height, width, _ = canvas.shape
         flat = canvas.reshape(height, width * 3)
-        for run in self.runs:
-            y1, y2 = max(0, y + run.y1), min(height, y + run.y2)
-            x1, x2 = max(0, x + run.x1), min(width, x + run.x2)
-            if y1 < y2 and x1 < x2:
-                flat[y1:y2, 3 * x1 : 3 * x2] = self.colours[y1 - y : y2 - y, 3 * (x1 - x) : 3 * (x2 - x)]
-        rows, columns, colour, rest = self.edge_y + y, self.edge_x + x, self.edge_colour, self.edge_rest
-        if x < 0 or y < 0 or x + self.width > width or y + self.height > height:
-            inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-            rows, columns, colour, rest = rows[inside], columns[inside], colour[inside], rest[inside]
-        canvas[rows, columns] = (canvas[rows, columns] * rest + colour) // 255
+        rows = self.light.shape[0]
+        y1, y2, x1, x2 = max(0, y), min(height, y + rows), max(0, x), min(width, x + self.width)
+        if y1 < y2 and x1 < x2:
+            part = (slice(y1 - y, y2 - y), slice(3 * (x1 - x), 3 * (x2 - x)))
+            behind = flat[y1:y2, 3 * x1 : 3 * x2]
+            mixed = behind * self.rest[part]
+            mixed += self.light[part]
+            mixed >>= 8
+            behind[:] = mixed
+        top, left = y + rows, x + self.left
+        y1, y2 = max(0, top), min(height, y + self.height)
+        x1, x2 = max(0, left), min(width, left + self.block.shape[1])
+        if y1 < y2 and x1 < x2:
+            canvas[y1:y2, x1:x2] = self.block[y1 - top : y2 - top, x1 - left : x2 - left]
