@@ -30,16 +30,17 @@ _RADIO_POOL_MLP_RATIO = 3.7362
 class PS3VisionConfig(PreTrainedConfig):
     """Multi-scale vision tower (PS3). The defaults are those of the published files.
 
-    Published files name their trunk (``model_name``) instead of spelling out its sizes; the names that were released
-    are understood here, and ``PS3VisionModel.from_pretrained`` reads the rest from the shapes of the stored tensors.
+    Published files name their trunk (``model_name``) instead of spelling out its sizes; the names that were
+    released are understood here, and ``PS3VisionModel.from_pretrained`` reads the rest from the shapes of
+    the stored tensors.
     """
 
     model_type = "ps3_vision_model"
     base_config_key = "vision_config"
 
     model_name: str | None = None
-    """Published name of the trunk; ``patch<N>`` in it decides the patch size (``patch_size`` in those files is a
-    constant 14 even for 16-pixel patches)."""
+    """Published name of the trunk; ``patch<N>`` in it decides the patch size (``patch_size`` in those files
+    is a constant 14 even for 16-pixel patches)."""
 
     hidden_size: int = 1152
     num_hidden_layers: int | None = None
@@ -47,9 +48,11 @@ class PS3VisionConfig(PreTrainedConfig):
     num_attention_heads: int | None = None
     """Attention heads of a block; None: from ``model_name``. Tensor shapes do not tell it."""
     intermediate_size: int | None = None
-    """Hidden width of a block's MLP; None: from ``model_name``, the stored tensors, or 4 x ``hidden_size``."""
+    """Hidden width of a block's MLP; None: from ``model_name``, the stored tensors, or 4 x
+    ``hidden_size``."""
     position_grid_size: int | None = None
-    """Side of the position table in patches; None: from ``img_size``, the stored tensors, or the low-res grid."""
+    """Side of the position table in patches; None: from ``img_size``, the stored tensors, or the low-res
+    grid."""
     patch_size: int = 14
     """Patch side in pixels."""
     layer_norm_eps: float = 1e-6
@@ -79,7 +82,8 @@ class PS3VisionConfig(PreTrainedConfig):
     max_select_num_each_scale: list[int] | tuple[int, ...] | None = None
     """Patches of one pass per high-res scale; None: split by pixel area."""
     budget_rounding: str = "remainder"
-    """``remainder``: what rounding leaves goes to the last scale; ``floor``: it is dropped (ps3-torch 0.1.3)."""
+    """``remainder``: what rounding leaves goes to the last scale; ``floor``: it is dropped (ps3-torch
+    0.1.3)."""
     separate_pos_emb: bool = True
     """Add a learned position table per high-res scale."""
     residual_grid_size: int | None = None
@@ -145,7 +149,9 @@ class PS3VisionConfig(PreTrainedConfig):
     def _check(self) -> None:
         scales, patch = list(self.ps3_scales), self.patch_size
         if len(scales) < 2 or scales[0] < patch or len(set(scales)) != len(scales):
-            raise VilaHDError(f"ps3_scales={scales}: use two or more different sides of at least {patch} pixels")
+            raise VilaHDError(
+                f"ps3_scales={scales}: use two or more different sides of at least {patch} pixels"
+            )
         if scales[0] % patch:
             raise VilaHDError(f"ps3_scales={scales}: the first is not a multiple of patch_size={patch}")
         _one_of("budget_rounding", self.budget_rounding, ("remainder", "floor"))
@@ -154,14 +160,15 @@ class PS3VisionConfig(PreTrainedConfig):
         split = self.max_select_num_each_scale
         if split is not None and (len(split) != len(scales) - 1 or min(split) < 0 or not sum(split)):
             raise VilaHDError(
-                f"max_select_num_each_scale={split}: use {len(scales) - 1} numbers >= 0, one per high-res scale"
+                f"max_select_num_each_scale={split}: use {len(scales) - 1} numbers >= 0, one per high scale"
             )
         if self.radio:
             _one_of("radio_adapter_mlp_version", self.radio_adapter_mlp_version, ("v1", "v2"))
         blocks = self.num_hidden_layers
         if blocks is not None and not all(-blocks <= i < blocks for i in self.select_based_on_layer):
             raise VilaHDError(
-                f"select_based_on_layer={self.select_based_on_layer}: the trunk has {blocks} blocks; use 0..{blocks - 1}"
+                f"select_based_on_layer={self.select_based_on_layer}: the trunk has {blocks} blocks, use "
+                f"0..{blocks - 1}"
             )
 
     @property
@@ -196,10 +203,13 @@ class PS3VisionConfig(PreTrainedConfig):
         """
         for name in ("num_hidden_layers", "num_attention_heads"):
             if getattr(self, name) is None:
-                raise VilaHDError(f"{name} is unknown for model_name={self.model_name!r}: pass {name}=<number>")
+                raise VilaHDError(
+                    f"{name} is unknown for model_name={self.model_name!r}: pass {name}=<number>"
+                )
         if self.hidden_size % self.num_attention_heads:  # type: ignore[operator]
             raise VilaHDError(
-                f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}"
+                f"hidden_size={self.hidden_size} is not a multiple of "
+                f"num_attention_heads={self.num_attention_heads}"
             )
         self._check()
 

@@ -14,8 +14,8 @@ from .resampling import axis_taps
 class PatchProjection(nn.Conv2d):
     """A convolution whose stride is its kernel, applied to patches that were cut out already.
 
-    The weight keeps the convolution's shape ``(D, 3, P, P)``, as published; the arithmetic is one matrix product,
-    which is far faster in the backward pass on a CPU and needs no picture.
+    The weight keeps the convolution's shape ``(D, 3, P, P)``, as published; the arithmetic is one matrix
+    product, which is far faster in the backward pass on a CPU and needs no picture.
     """
 
     def __init__(self, out_channels: int, patch: int) -> None:

@@ -1,8 +1,8 @@
 """The passes of the PS3 tower: low resolution, the choice of patches, high resolution over the chosen ones.
 
 Shape suffixes and letters used in this file:
-    B = pictures, L = looks (uses of a picture), N = g * g low-resolution tokens, K = chosen patches of a look,
-    D = width, M = chosen patches of all looks, P = patch side.
+    B = pictures, L = looks (uses of a picture), N = g * g low-resolution tokens, K = chosen patches of a
+    look, D = width, M = chosen patches of all looks, P = patch side.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,14 +17,12 @@ from .configuration_ps3 import PS3VisionConfig
 from .embeddings import positions_at, to_pixels
 from .layers import DetailBranch, Mlp
 from .outputs import HighRes, LowRes, PS3VisionOutput
-from .plans import PassPlan, default_budget_split, plan_passes
+from .passes import pass_batches, split_by, to_looks
+from .plans import PassPlan, Rounding, default_budget_split, plan_passes
 from .regions import Regions
-from .resampling import Views, cut, grid_of, scale_size
+from .resampling import Method, Views, cut, grid_of, scale_size
 from .selection import Grids, PatchSelection, choose_patches, group_looks, score_maps
 from .trunk import Trunk
-
-_BATCH_TOKENS = 16384
-"""High-resolution tokens that are encoded as one batch; more are encoded in turn, to bound memory."""
 
 _LOGIT_SCALE = 5.0
 _LOGIT_LIMIT = 10.0
@@ -65,14 +63,22 @@ class PS3VisionEncoder(nn.Module):
             self.prompt_proj_for_highres = nn.Linear(width, out * scales)
 
     @property
+    def method(self) -> Method:
+        """How pictures are resized."""
+        return "antialias" if self.config.resample == "antialias" else "bicubic"
+
+    @property
+    def rounding(self) -> Rounding:
+        """How budgets are rounded."""
+        return "floor" if self.config.budget_rounding == "floor" else "remainder"
+
+    @property
     def split(self) -> tuple[int, ...]:
         """Patches of each high-resolution scale in one pass."""
         config = self.config
         if config.max_select_num_each_scale is not None:
             return tuple(config.max_select_num_each_scale)
-        return default_budget_split(
-            config.ps3_scales, config.max_select_num, rounding=config.budget_rounding  # type: ignore[arg-type]
-        )
+        return default_budget_split(config.ps3_scales, config.max_select_num, rounding=self.rounding)
 
     # ---------------------------------------------------------------- low resolution
 
@@ -91,7 +97,7 @@ class PS3VisionEncoder(nn.Module):
         wanted = [_layer_number(layer, depth) for layer in layers]
         tapped = [_layer_number(layer, depth) for layer in config.select_based_on_layer] if taps else []
         side, grid = config.ps3_scales[0], config.low_res_grid
-        views = [Views(picture, config.resample) for picture in pictures]  # type: ignore[arg-type]
+        views = [Views(picture, self.method) for picture in pictures]
         cells = self._square_cells(views, side, config.patch_size)
         place = torch.arange(grid * grid, device=cells.device)
         x = self.trunk.tokens(cells.flatten(1, 2), grid, place // grid, place % grid)
@@ -120,13 +126,15 @@ class PS3VisionEncoder(nn.Module):
     def _views_of(self, low: LowRes) -> list[Views]:
         """Return the pictures of ``low`` with the reductions that were made of them so far."""
         if "views" not in low.memo:
-            low.memo["views"] = [Views(picture, self.config.resample) for picture in low.pictures]  # type: ignore[arg-type]
+            low.memo["views"] = [Views(picture, self.method) for picture in low.pictures]
         views: list[Views] = low.memo["views"]
         return views
 
     def _square_cells(self, views: Sequence[Views], side: int, patch: int) -> Tensor:
         """Return square views, normalised and cut: ``(B, side // patch, side // patch, 3, patch, patch)``."""
-        return torch.stack([cut(self._normalise(view.resize((side, side)), view.picture), patch) for view in views])
+        return torch.stack(
+            [cut(self._normalise(view.resize((side, side)), view.picture), patch) for view in views]
+        )
 
     def _normalise(self, pixels: Tensor, picture: Tensor) -> Tensor:
         """Return pixels of ``picture`` as the model reads them: normalised, on its device, in its dtype."""
@@ -165,13 +173,16 @@ class PS3VisionEncoder(nn.Module):
         return torch.stack([torch.zeros_like(logit), logit], dim=-1).softmax(dim=-1)[..., 1]
 
     def _selector_features(self, low: LowRes) -> tuple[Tensor, Tensor | None]:
-        """Return unit vectors of every cell ``(B, N, D)`` and of the convolutional branch ``(B, n * n, out)``."""
+        """Return unit vectors of every cell ``(B, N, D)`` and of the convolutional branch ``(B, n * n,
+        out)``."""
         key = f"selector, gradients {torch.is_grad_enabled()}"
         if key in low.memo:
             features, details = low.memo[key]
             return features, details
         if low.taps is None:
-            raise VilaHDError("the low-resolution pass has no selector features: call encode_low_res(taps=True)")
+            raise VilaHDError(
+                "the low-resolution pass has no selector features: call encode_low_res(taps=True)"
+            )
         width, projection = self.config.hidden_size, self.selection_feature_proj
         # Only the first of the published output groups is ever used, see above.
         hidden = projection.hidden(low.taps)
@@ -219,7 +230,7 @@ class PS3VisionEncoder(nn.Module):
         scales = config.high_scales
         if options.per_scale is not None and len(options.per_scale) != len(scales):
             raise VilaHDError(
-                f"per_scale={options.per_scale}: use {len(scales)} numbers, one for each of the scales {scales}"
+                f"per_scale={options.per_scale}: use {len(scales)} numbers, one per scale of {scales}"
             )
         if options.max_scale is not None and options.max_scale not in scales:
             raise VilaHDError(f"max_scale={options.max_scale}: use one of {', '.join(map(str, scales))}")
@@ -230,7 +241,7 @@ class PS3VisionEncoder(nn.Module):
                 options.per_scale or self.split,
                 budget=options.budget,
                 num_scales=count,
-                rounding=config.budget_rounding,  # type: ignore[arg-type]
+                rounding=self.rounding,
             )
             for entry in set(grids)
         }
@@ -255,8 +266,8 @@ class PS3VisionEncoder(nn.Module):
         blocks = depth if pool else max(wanted, default=-1) + 1
         if len(low.cache) < blocks:
             raise VilaHDError(
-                f"the low-resolution pass kept keys and values of {len(low.cache)} blocks, {blocks} are needed: call "
-                "encode_low_res(keep_cache=True)"
+                f"the low-resolution pass kept keys and values of {len(low.cache)} blocks, {blocks} are "
+                "needed: call encode_low_res(keep_cache=True)"
             )
         device = self.prior_prompt.device
         index = _check_looks(look_index, looks, len(low.pictures), device)
@@ -264,7 +275,7 @@ class PS3VisionEncoder(nn.Module):
         tokens = self._chosen_tokens(low, selection, picture)
         needed = sorted({*wanted, depth - 1} if pool else set(wanted))
         flat = self._run_passes(tokens, selection, picture, low, blocks, needed)
-        full = {i: _to_looks(value, selection.mask) for i, value in flat.items()}
+        full = {i: to_looks(value, selection.mask) for i, value in flat.items()}
         pooled = None
         if pool:
             pooled = self.trunk.pool(full[depth - 1], self._pool_mask(selection, pool_regions))
@@ -277,7 +288,7 @@ class PS3VisionEncoder(nn.Module):
         owner = picture[:, None].expand_as(mask)[mask]
         count = len(config.high_scales)
         # All patches of one picture and scale are cut out together, whichever looks they belong to.
-        spots = _split_by(owner * count + scale, len(low.pictures) * count)
+        spots = split_by(owner * count + scale, len(low.pictures) * count)
         patches = self.prior_prompt.new_empty(len(scale), 3, config.patch_size, config.patch_size)
         for b, view in enumerate(self._views_of(low)):
             device = view.picture.device
@@ -290,12 +301,13 @@ class PS3VisionEncoder(nn.Module):
         return self.trunk.patch_embed.proj(patches) + self._positions(low, scale, owner, row, column)
 
     def _positions(self, low: LowRes, scale: Tensor, owner: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Return ``(M, D)``: position embeddings of chosen places, whose scale and picture are given ``(M,)``."""
+        """Return ``(M, D)``: position embeddings of chosen places, whose scale and picture are given
+        ``(M,)``."""
         config, count = self.config, len(self.config.high_scales)
         sides = [[max(grid) for grid in grids] for grids in low.grids]
         kinds = sorted({(i, entry[i]) for entry in sides for i in range(count)})
         kind_of = torch.tensor([[kinds.index((i, entry[i])) for i in range(count)] for entry in sides])
-        spots = _split_by(kind_of.to(scale.device)[owner, scale], len(kinds))
+        spots = split_by(kind_of.to(scale.device)[owner, scale], len(kinds))
         parts = []
         for (i, side), spot in zip(kinds, spots, strict=True):
             row, column = rows[spot], columns[spot]
@@ -316,10 +328,11 @@ class PS3VisionEncoder(nn.Module):
         blocks: int,
         needed: Sequence[int],
     ) -> dict[int, Tensor]:
-        """Return block outputs ``(M, D)`` in the order of ``tokens``; patches of different passes do not meet."""
+        """Return block outputs ``(M, D)`` in the order of ``tokens``; patches of different passes do not
+        meet."""
         outputs: dict[int, list[Tensor]] = {i: [] for i in needed}
         places = []
-        for rows, owner in _pass_batches(selection, picture):
+        for rows, owner in pass_batches(selection, picture):
             mask = rows >= 0
             padded = not bool(mask.all())
             cache = low.cache[:blocks]
@@ -347,7 +360,7 @@ class PS3VisionEncoder(nn.Module):
         inside = torch.zeros_like(mask)
         for grids, looks in group_looks(selection.grids).items():
             part = regions.subset(looks).to(mask.device)
-            # Matches the reference: every scale is compared with the region itself, not through the first scale.
+            # As in the reference, every scale is compared with the region itself, not through the first.
             touched = torch.cat([part.on_grid(*grid).flatten(1) for grid in grids], dim=1)
             inside[looks] = touched.gather(1, selection.index[looks].clamp(min=0))
         inside &= mask
@@ -376,7 +389,13 @@ class PS3VisionEncoder(nn.Module):
         if options.guided_by == "regions" and regions is None:
             raise VilaHDError("guided_by='regions' without regions: pass regions=Regions.from_boxes(...)")
         vector = prompt(low) if callable(prompt) else prompt
-        looks = len(look_index) if look_index is not None else len(low.pictures) if vector is None else len(vector)
+        looks = (
+            len(look_index)
+            if look_index is not None
+            else len(low.pictures)
+            if vector is None
+            else len(vector)
+        )
         index = _check_looks(look_index, looks, len(low.pictures), self.prior_prompt.device)
         if not close:
             features = tuple(value if index is None else value[index] for value in low.features)
@@ -418,14 +437,20 @@ class PS3VisionEncoder(nn.Module):
 
 
 def _check_pictures(pixel_values: Pixels) -> list[Tensor]:
-    pictures = list(pixel_values.unbind(0)) if isinstance(pixel_values, Tensor) and pixel_values.ndim == 4 else pixel_values
+    pictures = (
+        list(pixel_values.unbind(0))
+        if isinstance(pixel_values, Tensor) and pixel_values.ndim == 4
+        else pixel_values
+    )
     if isinstance(pictures, Tensor):
         raise VilaHDError(f"pixel_values has shape {tuple(pictures.shape)}: use (pictures, 3, rows, columns)")
     for picture in pictures:
         if picture.ndim != 3 or picture.shape[0] != 3 or not picture.numel():
             raise VilaHDError(f"a picture has shape {tuple(picture.shape)}: use (3, rows, columns)")
         if picture.dtype != torch.uint8 and not picture.is_floating_point():
-            raise VilaHDError(f"a picture has dtype {picture.dtype}: use uint8 (raw RGB) or normalised floats")
+            raise VilaHDError(
+                f"a picture has dtype {picture.dtype}: use uint8 (raw RGB) or normalised floats"
+            )
     if not len(pictures):
         raise VilaHDError("pixel_values holds no picture: pass at least one")
     return list(pictures)
@@ -435,17 +460,13 @@ def _check_looks(look_index: Tensor | None, looks: int, pictures: int, device: t
     """Return the picture of every look on ``device``; None when look i shows picture i."""
     if look_index is None:
         if looks != pictures:
-            raise VilaHDError(f"{looks} looks for {pictures} pictures: pass look_index, the picture of every look")
+            raise VilaHDError(
+                f"{looks} looks for {pictures} pictures: pass look_index, the picture of every look"
+            )
         return None
     if look_index.ndim != 1 or len(look_index) != looks:
         raise VilaHDError(f"look_index has shape {tuple(look_index.shape)} for {looks} looks: use ({looks},)")
     return look_index.to(device=device, dtype=torch.long)
-
-
-def _split_by(number: Tensor, count: int) -> list[Tensor]:
-    """Return the positions at which ``number`` is 0, 1, ..., ``count - 1``."""
-    sizes = torch.bincount(number, minlength=count).tolist()
-    return list(number.argsort(stable=True).split(sizes))
 
 
 def _layer_number(layer: int, depth: int) -> int:
@@ -455,7 +476,8 @@ def _layer_number(layer: int, depth: int) -> int:
 
 
 def _similarity(features: Tensor, query: Tensor, index: Tensor | None) -> Tensor:
-    """Return cosines ``(L, N)`` of unit features ``(B, N, D)`` with queries ``(L, D)`` (or one for all looks)."""
+    """Return cosines ``(L, N)`` of unit features ``(B, N, D)`` with queries ``(L, D)`` (or one for all
+    looks)."""
     query = F.normalize(query, dim=-1).to(features.dtype)
     with torch.autocast(features.device.type, enabled=False):  # scores in 8 bits would be mostly ties
         if len(query) == 1:
@@ -464,37 +486,3 @@ def _similarity(features: Tensor, query: Tensor, index: Tensor | None) -> Tensor
         if index is not None:
             features = features[index]
         return torch.bmm(features, query[:, :, None])[:, :, 0]
-
-
-def _pass_batches(selection: PatchSelection, picture: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Return the passes as batches: rows ``(G, n)`` of token numbers (-1: padding) and pictures ``(G,)``.
-
-    Passes of equal length share a batch. Only looks with different counts in one pass make padding.
-    """
-    mask = selection.mask
-    number = torch.full_like(selection.index, -1)
-    number[mask] = torch.arange(int(mask.sum()), device=mask.device)
-    groups: dict[tuple[int, bool], list[tuple[Tensor, Tensor]]] = {}
-    for step in range(1, int(selection.passes.max()) + 1 if selection.passes.numel() else 1):
-        inside = selection.passes == step
-        counts = inside.sum(dim=1)
-        looks = counts.nonzero()[:, 0]
-        sizes = counts[looks].tolist()
-        longest = max(sizes)
-        rows = number.new_full((len(looks), longest), -1)
-        inside = inside[looks]
-        rows[torch.arange(longest, device=rows.device) < counts[looks, None]] = number[looks][inside]
-        groups.setdefault((longest, min(sizes) == longest), []).append((rows, picture[looks]))
-    batches = []
-    for (longest, _), parts in groups.items():
-        rows, owner = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
-        step = max(1, _BATCH_TOKENS // longest)
-        batches += list(zip(rows.split(step), owner.split(step), strict=True))
-    return batches
-
-
-def _to_looks(flat: Tensor, mask: Tensor) -> Tensor:
-    """Return ``(L, K, D)`` from ``(M, D)``, zeros where ``mask`` is False."""
-    if flat.shape[0] == mask.numel():
-        return flat.view(*mask.shape, -1)
-    return flat.new_zeros(*mask.shape, flat.shape[-1]).masked_scatter(mask[:, :, None], flat)

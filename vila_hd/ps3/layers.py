@@ -15,9 +15,9 @@ from .embeddings import PatchProjection
 KeyValue = tuple[Tensor, Tensor]
 """Keys and values of one block, each ``(B, h, N, d)``."""
 
-_MATMUL_MAX_KEYS = 512
-"""On a CPU the backward pass of the fused attention is slower than two plain matrix products up to about this many
-keys (measured with one thread, bf16 autocast, 64 sequences)."""
+_MATMUL_MAX_KEYS = 1024
+"""On a CPU the backward pass of the fused attention is slower than two plain matrix products up to about
+this many keys (measured with one thread, bf16 autocast, 64 sequences)."""
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, implementation: str) -> Tensor:
@@ -27,7 +27,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, imple
         query: ``(B, h, N, d)``.
         key: ``(B, h, M, d)``.
         value: ``(B, h, M, d)``.
-        mask: ``(B, M)`` bool, True for keys that may be read; None: all. Pass None whenever nothing is padded.
+        mask: ``(B, M)`` bool, True for keys that may be read; None: all. Pass None whenever nothing is
+            padded.
         implementation: ``sdpa``, ``eager`` or ``flash_attention_2`` (which leaves masked calls to ``sdpa``).
     """
     if implementation == "flash_attention_2" and mask is None:
@@ -51,8 +52,8 @@ def _flash(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         from flash_attn import flash_attn_func
     except ImportError as error:
         raise VilaHDError(
-            "attn_implementation='flash_attention_2' needs the flash-attn package: pip install 'vila-hd[flash]', or "
-            "use attn_implementation='sdpa'"
+            "attn_implementation='flash_attention_2' needs flash-attn: pip install 'vila-hd[flash]', "
+            "or use attn_implementation='sdpa'"
         ) from error
     out: Tensor = flash_attn_func(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
     return out.transpose(1, 2)
@@ -78,7 +79,12 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(
-        self, x: Tensor, cache: KeyValue | None, index: Tensor | None, mask: Tensor | None, implementation: str
+        self,
+        x: Tensor,
+        cache: KeyValue | None,
+        index: Tensor | None,
+        mask: Tensor | None,
+        implementation: str,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the update ``(B, N, D)`` and this sequence's own keys and values (views).
 
@@ -133,9 +139,15 @@ class Block(nn.Module):
         self.drop_path = drop_path
 
     def forward(
-        self, x: Tensor, cache: KeyValue | None, index: Tensor | None, mask: Tensor | None, implementation: str
+        self,
+        x: Tensor,
+        cache: KeyValue | None,
+        index: Tensor | None,
+        mask: Tensor | None,
+        implementation: str,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the new tokens, and the block's own keys and values. May overwrite ``x`` when no gradient needs it.
+        """Return the new tokens, and the block's own keys and values. May overwrite ``x`` when no gradient
+        needs it.
 
         The arguments are those of ``Attention.forward``.
         """
@@ -166,7 +178,8 @@ class AttentionPool(nn.Module):
         self.mlp = Mlp(width, mlp)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Return ``(B, D)`` for tokens ``(B, N, D)``; ``mask`` ``(B, N)`` bool chooses the tokens that are read."""
+        """Return ``(B, D)`` for tokens ``(B, N, D)``; ``mask`` ``(B, N)`` bool chooses the tokens that
+        are read."""
         batch, length, width = x.shape
         query = self.q(self.latent).view(1, 1, self.heads, -1).transpose(1, 2).expand(batch, -1, -1, -1)
         key, value = self.kv(x).view(batch, length, 2, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)

@@ -1,8 +1,8 @@
 """PS3 vision tower as a transformers model: loading, saving, initialisation, and the documented calls.
 
 Letters used for shapes in this file:
-    B = pictures, L = looks (uses of a picture), g = side of the low-resolution grid, K = chosen patches of a look,
-    D = width.
+    B = pictures, L = looks (uses of a picture), g = side of the low-resolution grid, K = chosen patches of
+    a look, D = width.
 """
 
 import dataclasses
@@ -75,9 +75,9 @@ class PS3PreTrainedModel(StrictLoadingMixin, PreTrainedModel):
     ) -> Self | tuple[Self, dict[str, Any]]:
         """Return the model stored in a folder or hub repository, in eval mode.
 
-        Combined files (``PS3Model``) and folders that hold only this part are both read; tensors of the other parts
-        are skipped. All arguments are those of transformers; architecture keys such as ``num_attention_heads``
-        override the stored config.
+        Combined files (``PS3Model``) and folders that hold only this part are both read; tensors of the
+        other parts are skipped. All arguments are those of transformers; architecture keys such as
+        ``num_attention_heads`` override the stored config.
 
         Raises:
             VilaHDError: tensors are missing, unexpected, of the wrong shape or not finite.
@@ -90,14 +90,17 @@ class PS3PreTrainedModel(StrictLoadingMixin, PreTrainedModel):
             try:
                 config = cls.config_class.from_pretrained(kwargs.get("config") or source, **changes, **hub)
             except OSError as error:
-                raise VilaHDError(f"cannot load {cls.__name__} from {source}: {str(error).splitlines()[0]}") from error
+                raise VilaHDError(
+                    f"cannot load {cls.__name__} from {source}: {str(error).splitlines()[0]}"
+                ) from error
             cls.complete_config(config, source, hub)
             kwargs["config"] = config
         return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
 
 
 class PS3VisionModel(PS3PreTrainedModel):
-    """Multi-scale vision tower: sees the whole picture small, and the patches that matter at full resolution."""
+    """Multi-scale vision tower: sees the whole picture small, and the patches that matter at full
+    resolution."""
 
     # A combined file also holds the text tower; its tensors are not for this class.
     _keys_to_ignore_on_load_unexpected = [r"^text_model\.", r"^logit_scale$", r"^logit_bias$"]  # noqa: RUF012
@@ -130,10 +133,10 @@ class PS3VisionModel(PS3PreTrainedModel):
         """Encode the square low-resolution view of every picture.
 
         Args:
-            pixel_values: ``(B, 3, H, W)`` or a list of ``(3, H, W)`` of any sizes. Floats are normalised already;
-                ``uint8`` is raw RGB.
-            layers: blocks whose outputs are wanted; -1 is the last one's, before the final norm. Later blocks are
-                not run unless something else needs them.
+            pixel_values: ``(B, 3, H, W)`` or a list of ``(3, H, W)`` of any sizes. Floats are normalised
+                already; ``uint8`` is raw RGB.
+            layers: blocks whose outputs are wanted; -1 is the last one's, before the final norm. Later
+                blocks are not run unless something else needs them.
             keep_cache: keep keys and values for ``encode_high_res``.
             taps: keep what ``score`` reads.
             pool: also return the attention-pooled vector.
@@ -170,8 +173,8 @@ class PS3VisionModel(PS3PreTrainedModel):
         Args:
             low: from ``encode_low_res``.
             scores: ``(L, g, g)`` from ``score``.
-            options: budget, split, scales, smoothing. Its own ``regions`` are not read here: they are in pixels of
-                the original picture, which the tower does not know.
+            options: budget, split, scales, smoothing. Its own ``regions`` are not read here: they are in
+                pixels of the original picture, which the tower does not know.
             regions: one entry per look; patches in them come first.
             look_index: ``(L,)`` the picture of every look; None: look i shows picture i.
             plans: per look, patches of every pass and scale; None: from ``options``.
@@ -193,7 +196,8 @@ class PS3VisionModel(PS3PreTrainedModel):
         pool: bool = False,
         pool_regions: Regions | None = None,
     ) -> HighRes:
-        """Encode the chosen patches of every look. They read the low-resolution keys and values of their picture.
+        """Encode the chosen patches of every look. They read the low-resolution keys and values of their
+        picture.
 
         Args:
             low: from ``encode_low_res`` with ``keep_cache``.
@@ -224,8 +228,8 @@ class PS3VisionModel(PS3PreTrainedModel):
 
         Args:
             pixel_values: see ``encode_low_res``.
-            prompt: ``(L, D)`` what to look for, or a function that makes it from the ``LowRes``. Without it, and with
-                ``guided_by="saliency"``, the learned saliency prompt guides the choice.
+            prompt: ``(L, D)`` what to look for, or a function that makes it from the ``LowRes``. Without
+                it, and with ``guided_by="saliency"``, the learned saliency prompt guides the choice.
             options: how closely to look; None: the defaults. Budget 0 ends after the low-resolution pass.
             regions: see ``select``; needed with ``guided_by="regions"``.
             look_index: ``(L,)`` the picture of every look; None: look i shows picture i.

@@ -1,4 +1,5 @@
-"""What the passes of the tower return. All are dictionaries too, so that hooks of training engines find the tensors."""
+"""What the passes of the tower return. All are dictionaries too, so that hooks of training engines find
+the tensors."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,8 @@ from .selection import Grids, PatchSelection
 class LowRes(ModelOutput):
     """The low-resolution pass over some pictures. Keep it to look at the same pictures again.
 
-    B = pictures, N = ``grid * grid`` low-resolution tokens, D = width, K = tapped blocks, h = heads, d = head width.
+    B = pictures, N = ``grid * grid`` low-resolution tokens, D = width, K = tapped blocks, h = heads, d =
+    head width.
     """
 
     pictures: list[Tensor] = None  # type: ignore[assignment]  # ModelOutput wants defaults

@@ -12,7 +12,9 @@ Rounding = Literal["remainder", "floor"]
 """What becomes of patches that rounding down leaves over: given to the last scale, or dropped."""
 
 
-def default_budget_split(scales: Sequence[int], max_select_num: int, *, rounding: Rounding) -> tuple[int, ...]:
+def default_budget_split(
+    scales: Sequence[int], max_select_num: int, *, rounding: Rounding
+) -> tuple[int, ...]:
     """Split the patches of one pass over the high-resolution scales by their area.
 
     Args:
@@ -41,9 +43,10 @@ def plan_passes(
 ) -> PassPlan:
     """Plan the passes of one look: exact, complete, and equal to the published arithmetic where that is.
 
-    Every pass takes ``sum(split)`` patches, the last one what is left of the budget. A scale with too few patches
-    passes the rest of its share on to the next scale, and the last scale passes it back down. (Differs from the
-    reference, which loses what the last scale cannot use, so that its ``all`` may be incomplete.)
+    Every pass takes ``sum(split)`` patches, the last one what is left of the budget. A scale with too few
+    patches passes the rest of its share on to the next scale, and the last scale passes it back down.
+    (Differs from the reference, which loses what the last scale cannot use, so that its ``all`` may be
+    incomplete.)
 
     Args:
         sizes: patches of each high-resolution scale.
@@ -58,7 +61,9 @@ def plan_passes(
     """
     count = len(sizes) if num_scales is None else num_scales
     if len(sizes) != len(split) or not 0 < count <= len(sizes):
-        raise VilaHDError(f"num_scales={num_scales} with {len(sizes)} scales and a split of {len(split)} numbers")
+        raise VilaHDError(
+            f"num_scales={num_scales} with {len(sizes)} scales and a split of {len(split)} numbers"
+        )
     per_pass = sum(split)
     shares = list(split[:count]) if sum(split[:count]) else list(sizes[:count])
     full = tuple(split) if count == len(sizes) else _share(shares, per_pass, "remainder")
@@ -81,7 +86,9 @@ def _take(shares: Sequence[int], free: list[int], *, lose_rest: bool) -> tuple[i
     for i, share in enumerate(shares):
         wanted = share + rest
         if wanted < 0:
-            raise VilaHDError(f"shares {tuple(shares)}: a scale would get {wanted} patches; use a larger budget")
+            raise VilaHDError(
+                f"shares {tuple(shares)}: a scale would get {wanted} patches; use a larger budget"
+            )
         taken.append(min(wanted, free[i]))
         rest = wanted - taken[-1]
     for i in reversed(range(len(taken))):
@@ -109,13 +116,14 @@ def plan_passes_published(
         split: patches of each scale in one full pass.
         num_passes: passes; clamped to what covers the picture.
         num_patches: patches over all passes; with ``num_passes`` it limits that one pass.
-        first_scales: favour the first so many scales: the others keep one patch each, and the last also receives
-            what is missing to a full pass (quirk 5 of the reference).
+        first_scales: favour the first so many scales: the others keep one patch each, and the last also
+            receives what is missing to a full pass (quirk 5 of the reference).
         widest_scales: the largest ``first_scales`` of the batch, which decides the number of passes.
         rounding: see ``Rounding``.
 
     Raises:
-        VilaHDError: neither count is given, both are with more than one pass, or the quirk's arithmetic fails.
+        VilaHDError: neither count is given, both are with more than one pass, or the quirk's arithmetic
+            fails.
     """
     per_pass = sum(split)
     total = sum(sizes[: widest_scales or first_scales or len(sizes)])
@@ -125,7 +133,9 @@ def plan_passes_published(
     elif num_passes:
         passes = min(num_passes, -(-total // per_pass))
         if num_patches and passes > 1:
-            raise VilaHDError(f"{num_passes} passes and {num_patches} patches contradict each other: give one of them")
+            raise VilaHDError(
+                f"{num_passes} passes and {num_patches} patches contradict each other: give one of them"
+            )
         if num_patches and num_patches <= per_pass:
             limit[0] = min(num_patches, total)
     elif num_patches:
@@ -133,7 +143,9 @@ def plan_passes_published(
         passes = -(-wanted // per_pass)
         limit[passes - 1] = wanted % per_pass or per_pass
     else:
-        raise VilaHDError(f"{num_passes} passes and {num_patches} patches: give a positive number of one of them")
+        raise VilaHDError(
+            f"{num_passes} passes and {num_patches} patches: give a positive number of one of them"
+        )
     free, plan = list(sizes), []
     for i in range(passes):
         shares = _share(split, limit[i], rounding) if i in limit else tuple(split)
@@ -147,7 +159,9 @@ def _favour_first(shares: Sequence[int], first: int, per_pass: int) -> tuple[int
     """Apply the reference's ``only_select_first_n_scale`` to one pass."""
     favoured = sum(shares[:first])
     if not favoured:
-        raise VilaHDError(f"shares {tuple(shares)} leave nothing for the first {first} scale(s): use a larger budget")
+        raise VilaHDError(
+            f"shares {tuple(shares)} leave nothing for the first {first} scale(s): use a larger budget"
+        )
     # Float division first, as in the reference: the truncation depends on it.
     parts = [int(share / favoured * sum(shares)) if i < first else 1 for i, share in enumerate(shares)]
     parts[-1] += per_pass - sum(parts)

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from ..errors import VilaHDError
 
 _TOUCH = 1e-6
-"""Share of a cell that a box must cover to count, so that boxes drawn on cell borders do not spill by rounding."""
+"""Share of a cell that a box must cover to count, so that boxes drawn on cell borders do not spill by
+rounding."""
 
 
 class Regions:
@@ -25,15 +26,17 @@ class Regions:
         """Return regions from boxes.
 
         Args:
-            boxes: one ``(n, 4)`` tensor per look, ``x1 y1 x2 y2`` as shares of the picture's width and height in
-                [0, 1]; ``(0, 4)`` for none.
+            boxes: one ``(n, 4)`` tensor per look, ``x1 y1 x2 y2`` as shares of the picture's width and
+                height in [0, 1]; ``(0, 4)`` for none.
 
         Raises:
             VilaHDError: an entry has another shape.
         """
         for i, entry in enumerate(boxes):
             if entry.ndim != 2 or entry.shape[1] != 4:
-                raise VilaHDError(f"boxes of look {i} have shape {tuple(entry.shape)}: use (number of boxes, 4)")
+                raise VilaHDError(
+                    f"boxes of look {i} have shape {tuple(entry.shape)}: use (number of boxes, 4)"
+                )
         most = max((len(entry) for entry in boxes), default=0)
         device = boxes[0].device if boxes else None
         padded = torch.zeros(len(boxes), most, 4, dtype=torch.float64, device=device)
@@ -85,7 +88,9 @@ class Regions:
         touches, as in the reference.
         """
         first = self.on_grid(*grids[0])
-        stretched = [F.interpolate(first[:, None].float(), size=grid, mode="nearest")[:, 0] > 0 for grid in grids[1:]]
+        stretched = [
+            F.interpolate(first[:, None].float(), size=grid, mode="nearest")[:, 0] > 0 for grid in grids[1:]
+        ]
         return [first, *stretched]
 
 

@@ -6,9 +6,9 @@ Two methods, both separable (an output pixel is a weighted sum of a few input ro
     Reads 4 x 4 input pixels whatever the reduction (a = -0.75), as the published towers do. Equal to
     ``torch.nn.functional.interpolate(mode="bicubic")`` in float32.
 ``antialias``
-    For new training. Whole halvings first (means of 2 x 2, rounded for ``uint8`` as for a stored picture), shared by
-    all views of a picture, then bicubic (a = -0.5) with a kernel that widens with the rest of the reduction. Without
-    halvings equal to ``interpolate(mode="bicubic", antialias=True)``.
+    For new training. Whole halvings first (means of 2 x 2, rounded for ``uint8`` as for a stored picture),
+    shared by all views of a picture, then bicubic (a = -0.5) with a kernel that widens with the rest of the
+    reduction. Without halvings equal to ``interpolate(mode="bicubic", antialias=True)``.
 
 Neither turns a whole picture into floats.
 
@@ -18,6 +18,7 @@ Shape suffixes used in this file:
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -94,7 +95,8 @@ def _cubic(distance: Tensor, a: float) -> Tensor:
 
 
 def _bands(index: Tensor, weight: Tensor, count: int) -> list[tuple[int, int, Tensor]]:
-    """Return, for every ``count`` outputs, the first and last input they read and their weights as a matrix."""
+    """Return, for every ``count`` outputs, the first and last input they read and their weights as a
+    matrix."""
     bands = []
     for top in range(0, len(index), count):
         part = index[top : top + count]
@@ -102,6 +104,15 @@ def _bands(index: Tensor, weight: Tensor, count: int) -> list[tuple[int, int, Te
         matrix = weight.new_zeros(len(part), high - low)
         bands.append((low, high, matrix.scatter_add_(1, part - low, weight[top : top + count])))
     return bands
+
+
+@lru_cache(maxsize=64)
+def _axis_bands(
+    in_size: int, out_size: int, method: Method, length: float, device: torch.device
+) -> tuple[Tensor | None, list[tuple[int, int, Tensor]]]:
+    """Return the input positions of one axis that are read (None: all) and the bands over them."""
+    used, index = _used(taps := axis_taps(in_size, out_size, method, length=length, device=device), in_size)
+    return used, _bands(index, taps.weight, _BLOCK)
 
 
 def _used(taps: AxisTaps, in_size: int) -> tuple[Tensor | None, Tensor]:
@@ -113,20 +124,18 @@ def _used(taps: AxisTaps, in_size: int) -> tuple[Tensor | None, Tensor]:
     return used.nonzero()[:, 0], (used.cumsum(0) - 1)[taps.index]
 
 
-def _resize(picture: Tensor, out_size: Size, method: Method, length: tuple[float, float] | None = None) -> Tensor:
+def _resize(
+    picture: Tensor, out_size: Size, method: Method, length: tuple[float, float] | None = None
+) -> Tensor:
     """Return ``(C, h, w)`` float32, without halvings."""
     channels, height, width = picture.shape
     covered = length or (height, width)
-    vertical = axis_taps(height, out_size[0], method, length=covered[0], device=picture.device)
-    horizontal = axis_taps(width, out_size[1], method, length=covered[1], device=picture.device)
-    rows, row_index = _used(vertical, height)
-    columns, column_index = _used(horizontal, width)
+    rows, down = _axis_bands(height, out_size[0], method, covered[0], picture.device)
+    columns, across = _axis_bands(width, out_size[1], method, covered[1], picture.device)
     if rows is not None:
         picture = picture.index_select(1, rows)
     if columns is not None:
         picture = picture[:, :, columns]  # index_select is slow along the last axis
-    across = _bands(column_index, horizontal.weight, _BLOCK)
-    down = _bands(row_index, vertical.weight, _BLOCK)
     out = torch.empty((channels, *out_size), dtype=torch.float32, device=picture.device)
     per_strip = _STRIP // _BLOCK
     for i in range(0, len(down), per_strip):
@@ -141,8 +150,8 @@ def _resize(picture: Tensor, out_size: Size, method: Method, length: tuple[float
 def _box4(picture: Tensor) -> Tensor:
     """Return the rounded means of 4 x 4 pixels of a ``uint8`` picture whose sides are multiples of 4."""
     channels, height, width = picture.shape
-    # Four neighbours of a row are one 32-bit word: its even and its odd bytes are added as 16-bit halves, so that
-    # every operation reads memory in order. As fast as copying the picture.
+    # Four neighbours of a row are one 32-bit word: its even and its odd bytes are added as 16-bit halves, so
+    # that every operation reads memory in order. As fast as copying the picture.
     words = picture.view(torch.int32)
     out = torch.empty(channels, height // 4, width // 4, dtype=torch.uint8, device=picture.device)
     for channel in range(channels):
@@ -174,8 +183,10 @@ def _quarter(picture: Tensor) -> Tensor:
     if picture.dtype == torch.uint8 and fits and picture.storage_offset() % 4 == 0:
         return _box4(picture)
     # Rounded once, like the quick way.
-    return _halve(_halve(picture.float())).round_().to(torch.uint8) if picture.dtype == torch.uint8 else (
-        _halve(_halve(picture))
+    return (
+        _halve(_halve(picture.float())).round_().to(torch.uint8)
+        if picture.dtype == torch.uint8
+        else (_halve(_halve(picture)))
     )
 
 
@@ -204,7 +215,9 @@ class Views:
     def _reduced(self, times: int) -> Tensor:
         if times not in self._levels:
             self._levels[times] = (
-                _halve(self._reduced(times // 2)) if times in (2, 8, 32, 128) else _quarter(self._reduced(times // 4))
+                _halve(self._reduced(times // 2))
+                if times in (2, 8, 32, 128)
+                else _quarter(self._reduced(times // 4))
             )
         return self._levels[times]
 
@@ -213,7 +226,8 @@ class Views:
         if self.size == tuple(out_size):
             return self.picture
         level, length = self._level(out_size)
-        return _resize(level, out_size, self.method, length)
+        with torch.autocast(level.device.type, enabled=False):
+            return _resize(level, out_size, self.method, length)
 
     def patches(self, out_size: Size, rows: Tensor, columns: Tensor, patch: int) -> Tensor:
         """Return ``(K, C, P, P)``: what resizing the picture and cutting out chosen patches would give.
@@ -226,6 +240,10 @@ class Views:
         """
         if self.size == tuple(out_size):
             return cut(self.picture, patch)[rows, columns]
+        with torch.autocast(self.picture.device.type, enabled=False):
+            return self._resized_patches(tuple(out_size), rows, columns, patch)
+
+    def _resized_patches(self, out_size: Size, rows: Tensor, columns: Tensor, patch: int) -> Tensor:
         level, length = self._level(out_size)
         start_v, matrix_v = _windows(level.shape[1], length[0], out_size[0], patch, self.method, level.device)
         start_h, matrix_h = _windows(level.shape[2], length[1], out_size[1], patch, self.method, level.device)
@@ -236,13 +254,18 @@ class Views:
         pieces = []
         for first in range(0, max(rows.numel(), 1), step):
             row, column = rows[first : first + step], columns[first : first + step]
-            index_v = (start_v[row][:, None] + torch.arange(tall, device=row.device)).clamp(max=level.shape[1] - 1)
-            index_h = (start_h[column][:, None] + torch.arange(wide, device=row.device)).clamp(max=level.shape[2] - 1)
+            index_v = (start_v[row][:, None] + torch.arange(tall, device=row.device)).clamp(
+                max=level.shape[1] - 1
+            )
+            index_h = (start_h[column][:, None] + torch.arange(wide, device=row.device)).clamp(
+                max=level.shape[2] - 1
+            )
             block = level[:, index_v[:, :, None], index_h[:, None, :]].float()
             pieces.append((matrix_v[row] @ block @ matrix_h[column].transpose(1, 2)).transpose(0, 1))
         return torch.cat(pieces)
 
 
+@lru_cache(maxsize=64)
 def _windows(
     in_size: int, length: float, out_size: int, patch: int, method: Method, device: torch.device
 ) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,12 @@
 """Choosing which high-resolution patches to encode. Pure functions: no parameters, no module state.
 
-Vocabulary: a *look* is one use of one picture. A *flat index* counts the patches of all high-resolution scales of one
+Vocabulary: a *look* is one use of one picture. A *flat index* counts the patches of all high-resolution
+    scales of one
 picture: scales ascending, row-major inside a scale. Equal scores are taken in the order of the flat index.
 
 Shape suffixes used in this file:
-    L = looks, g = side of the low-resolution grid, r/c = rows/columns of one scale's grid, N = patches of one scale,
-    K = chosen patches.
+    L = looks, g = side of the low-resolution grid, r/c = rows/columns of one scale's grid, N = patches of
+    one scale, K = chosen patches.
 """
 
 from collections.abc import Sequence
@@ -83,7 +84,9 @@ def choose_patches(
         VilaHDError: a score is not a number, or a plan takes more patches than a scale has.
     """
     if not bool(torch.isfinite(scores).all()):
-        raise VilaHDError("the selection scores contain NaN or infinity: check the weights and the picture's values")
+        raise VilaHDError(
+            "the selection scores contain NaN or infinity: check the weights and the picture's values"
+        )
     maps = score_maps(scores, grids, regions=regions, smooth=smooth)
     numbers = []
     for i in range(len(grids[0])):
@@ -159,7 +162,9 @@ class PatchSelection(ModelOutput):
         most = max(sizes, default=0)
         taken = number[look, column]
         if all(size == most for size in sizes):
-            return cls(index=flat.view(len(sizes), most), passes=taken.view(len(sizes), most), grids=tuple(grids))
+            return cls(
+                index=flat.view(len(sizes), most), passes=taken.view(len(sizes), most), grids=tuple(grids)
+            )
         place = torch.arange(len(look), device=look.device) - (counts.cumsum(0) - counts)[look]
         index = flat.new_full((len(sizes), most), -1)
         passes = flat.new_zeros((len(sizes), most))
@@ -183,13 +188,16 @@ class PatchSelection(ModelOutput):
         return self.index >= 0
 
     def places(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return scale number (from 0), row and column of every entry, each ``(L, K)``; padding gives place 0."""
+        """Return scale number (from 0), row and column of every entry, each ``(L, K)``; padding gives
+        place 0."""
         index = self.index.clamp(min=0)
         device = index.device
         ends = torch.tensor([_offsets(entry)[1:] for entry in self.grids], device=device)
         scale = (index[:, :, None] >= ends[:, None, :-1]).sum(-1)
         first = torch.tensor([_offsets(entry)[:-1] for entry in self.grids], device=device).gather(1, scale)
-        columns = torch.tensor([[c for _, c in entry] for entry in self.grids], device=device).gather(1, scale)
+        columns = torch.tensor([[c for _, c in entry] for entry in self.grids], device=device).gather(
+            1, scale
+        )
         inside = index - first
         return scale, inside // columns, inside % columns
 
@@ -220,7 +228,8 @@ def _offsets(grids: Grids) -> list[int]:
 
 
 def features_to_maps(low: Tensor, high: Tensor, selection: PatchSelection) -> list[list[Tensor]]:
-    """Return features as pictures, per look and scale ``(D, r, c)``: low resolution first, zeros where not chosen.
+    """Return features as pictures, per look and scale ``(D, r, c)``: low resolution first, zeros where not
+    chosen.
 
     Args:
         low: ``(L, g * g, D)``.
