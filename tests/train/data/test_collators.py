@@ -1,0 +1,98 @@
+"""What is supervised is exactly the answer and the token that ends it; items share their picture."""
+
+import pytest
+import torch
+
+from train.data.collators import QuestionCollator, RegionCollator, encode_answer, guiding_position
+from train.data.scenes import Picture, Questions, Regions
+from vila_hd.constants import IGNORE_INDEX
+from vila_hd.processing_vila_hd import VilaHDProcessor
+from vila_hd.ps3.tokenization_ps3 import PS3Tokenizer
+from vila_hd.scenes import build_scene_tokenizer
+from vila_hd.testing import tiny_config, tiny_processor, tiny_tokenizer
+
+
+def picture(number: int, width: int = 64, height: int = 48) -> Picture:
+    return Picture(
+        number, torch.zeros(3, height, width, dtype=torch.uint8), torch.zeros(2, 4).long(), "a town"
+    )
+
+
+def scene_processor(folder) -> VilaHDProcessor:
+    tokenizer = build_scene_tokenizer(folder)
+    tiny = tiny_processor()
+    return VilaHDProcessor.from_config(
+        tiny_config(),
+        image_processor=tiny.image_processor,
+        tokenizer=tokenizer,
+        chat_template=tokenizer.chat_template,
+    )
+
+
+@pytest.mark.parametrize("template", ["chatml", "scenes"])
+def test_labels_are_the_answer_and_the_end_token(template, tmp_path):
+    processor = tiny_processor() if template == "chatml" else scene_processor(tmp_path)
+    end = "<|im_end|>" if template == "chatml" else "<|end|>"
+    ids, labels, position = encode_answer(processor, "what is on the red sign?", "blue grid")
+    supervised = labels[labels != IGNORE_INDEX]
+    assert processor.tokenizer.decode(supervised).replace(" ", "") == "bluegrid" + end
+    # A run at the very end: nothing after the answer, nothing of the prompt.
+    assert torch.equal(ids[-len(supervised) :], supervised)
+    assert position == len(ids) - len(supervised) - 1
+
+
+@pytest.mark.parametrize("template", ["chatml", "scenes"])
+def test_ids_are_those_of_the_processor(template, tmp_path):
+    processor = tiny_processor() if template == "chatml" else scene_processor(tmp_path)
+    ids, labels, _ = encode_answer(processor, "what is it?", "grid")
+    user = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what is it?"}]}]
+    text = processor.apply_chat_template(user, add_generation_prompt=True)
+    expected = processor(images=[picture(0).pixels], text=text, add_special_tokens=False)["input_ids"][0]
+    prompt = ids[labels == IGNORE_INDEX]
+    assert prompt.tolist() == list(expected)
+    assert int((prompt == processor.image_token_id).sum()) == processor.low_res_tokens
+
+
+def test_guiding_position_is_before_the_last_end_of_the_question():
+    assert guiding_position([5, 8, 9, 6, 8, 9, 7], [8, 9]) == 3
+    assert guiding_position([5, 6, 7], []) == 2
+    assert guiding_position([5, 6, 7], [1]) == 2
+
+
+def test_question_batch_pads_on_the_left_and_shares_pictures():
+    config = tiny_config()
+    collate = QuestionCollator(tiny_processor(config), config.prompt_end_ids)
+    box = torch.tensor([[1, 2, 3, 4]])
+    rows = [
+        Questions(picture(7), box.repeat(2, 1), ("what?", "which one is it?"), ("a", "bc"), (False, True)),
+        Questions(picture(9), box, ("where?",), ("d",), (False,)),
+    ]
+    batch = collate(rows)
+    assert batch["look_index"].tolist() == [0, 0, 1]
+    assert batch["picture_ids"].tolist() == [7, 9]
+    assert len(batch["pixel_values"]) == 2
+    assert batch["own_choice"].tolist() == [False, True, False]
+    assert (batch["attention_mask"][:, -1] == 1).all()
+    assert (batch["labels"][batch["attention_mask"] == 0] == IGNORE_INDEX).all()
+    words = [
+        tiny_tokenizer().decode(row[: position + 1])[-1]
+        for row, position in zip(batch["input_ids"], batch["prompt_positions"], strict=True)
+    ]
+    assert words == ["?", "?", "?"]
+
+
+def test_region_batch_encodes_each_wording_once():
+    box = torch.tensor([[1, 2, 3, 4]])
+    rows = [
+        Regions(picture(1), box.repeat(2, 1), ("red a", "blue b"), (("red b",), ("blue a",)), True),
+        Regions(picture(2), box, ("red a",), (("red b",),), False),
+    ]
+    batch = RegionCollator(PS3Tokenizer(tiny_tokenizer(), context_length=12))(rows)
+    assert batch["look_index"].tolist() == [0, 0, 1, 0]
+    assert batch["is_global"].tolist() == [False, False, False, True]
+    assert batch["boxes"][3].tolist() == [0, 0, 0, 0]
+    assert len(batch["input_ids"]) == 5
+    assert batch["text_index"][0] == batch["text_index"][2] != batch["text_index"][1]
+    assert batch["swapped_index"][0] == batch["swapped_index"][2]
+    assert batch["swapped_index"][3].tolist() == [-1]
+    assert batch["caption_ids"][0] == batch["caption_ids"][2]

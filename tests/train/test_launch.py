@@ -1,0 +1,90 @@
+"""The command line, and the whole chain of stages with two processes of the real DeepSpeed launcher."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import vila_hd
+from train.launch import main
+from vila_hd.ps3.modeling_ps3_dual import PS3Model
+from vila_hd.testing import tiny_picture
+
+ROOT = Path(__file__).parents[2]
+STAGES = ("ps3_pretrain", "align", "sft", "select", "tune")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--config", "none.yaml"],
+        ["--config", str(ROOT / "configs/train/nano/sft.yaml"), "--set", "optim.speed=1"],
+        ["--local_rank=0", "--config", "none.yaml"],
+        ["recipe", "none.yaml"],
+        ["--local_rank=1", "recipe", "none.yaml", "--smoke"],
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(arguments, capsys):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ")
+    assert "\n" not in error
+
+
+@pytest.fixture(scope="module")
+def smoke_runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("smoke")
+    command = [sys.executable, "-m", "train", "recipe", "configs/train/nano.yaml", "--smoke"]
+    command += ["--output-dir", str(folder), "--publish", str(folder / "published")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return folder
+
+
+def test_every_stage_leaves_a_complete_run_folder(smoke_runs):
+    for name in STAGES:
+        folder = smoke_runs / name
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        assert [row["step"] for row in rows] == [1, 2]
+        assert all(row["loss"] == row["loss"] for row in rows)
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        assert config["name"] == name
+        assert json.loads((folder / "versions.json").read_text())["processes"] == 2
+        assert (folder / "command.txt").read_text().startswith("python -m train")
+
+
+def test_pretraining_leaves_a_ps3_folder(smoke_runs):
+    model = PS3Model.from_pretrained(smoke_runs / "ps3_pretrain" / "model")
+    assert model.logit_bias.shape == ()
+    assert float(model.logit_bias) == pytest.approx(-6.0, abs=0.1)
+
+
+def test_frozen_components_do_not_change(smoke_runs):
+    models = {name: vila_hd.load(smoke_runs / name / "model")[0] for name in ("sft", "select")}
+    before, after = (dict(models[name].named_parameters()) for name in ("sft", "select"))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(
+        "top_down_prompt_head" in name or "selection" in name or "prompt_proj" in name for name in changed
+    )
+
+
+def test_published_model_answers(smoke_runs):
+    model, processor = vila_hd.load(smoke_runs / "published")
+    stored = json.loads((smoke_runs / "published" / "config.json").read_text())
+    assert stored["dtype"] == "bfloat16"
+    answer = vila_hd.ask(model, processor, [tiny_picture(1920, 1080)], "what is it?", max_new_tokens=2)
+    assert answer.receipt.lines()
+
+
+def test_finished_stages_are_skipped(smoke_runs):
+    command = [sys.executable, "-m", "train", "recipe", "configs/train/nano.yaml", "--smoke", "--ranks", "1"]
+    done = subprocess.run(
+        [*command, "--output-dir", str(smoke_runs)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr.count("finished already") == len(STAGES)
