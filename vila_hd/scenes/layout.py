@@ -61,7 +61,13 @@ COLOUR_PAIRS: tuple[tuple[str, str], ...] = (
 )
 """(plate, ink) of signs. Few pairs on purpose: pictures share them, so only the mark tells their signs apart."""
 
-_BORDERS = {75: (13, 20), 95: (14, 18)}
+_INKED = ((PANEL_SIDES[0], 13, 20), (PANEL_SIDES[1], 14, 18))
+_SIZES: Mapping[Tier, tuple[tuple[int, int, int], ...]] = {
+    **dict.fromkeys(TIERS, _INKED),
+    # A code panel shows neither colour of its sign, so its plate must show more.
+    "code": ((PANEL_SIDES[0], 19, 24), (PANEL_SIDES[0], 19, 24)),
+}
+"""Tier -> choices of (side of the panel, least border, border bound) in pixels."""
 CELLS = 16
 """No two signs touch one cell of this many rows and columns: the low-resolution grid of the bundled model."""
 
@@ -172,10 +178,11 @@ def make_scene(seed: int, config: SceneConfig | None = None) -> Scene:
     place: Place = PLACES[int(rng.integers(len(PLACES)))]
     town = plan_town(rng, (width, height), time, place)
     pairs = [COLOUR_PAIRS[index] for index in rng.permutation(len(COLOUR_PAIRS))[: config.num_objects]]
-    mounted = _mount(rng, town, config)
+    tiers = _choose_tiers(rng, config)
+    mounted = _mount(rng, town, tiers, config)
     objects = tuple(
-        _make_object(rng, pair, box, panel, config)
-        for pair, (box, panel, _) in zip(pairs, mounted, strict=True)
+        _make_object(rng, pair, tier, box, panel)
+        for pair, tier, (box, panel, _) in zip(pairs, tiers, mounted, strict=True)
     )
     return Scene(
         seed=seed,
@@ -239,12 +246,16 @@ def vocabulary_corpus() -> list[str]:
     return language.sentences(COLOUR_PAIRS, TIMES, PLACES)
 
 
+def _choose_tiers(rng: np.random.Generator, config: SceneConfig) -> list[Tier]:
+    known = [tier for tier in TIERS if config.tiers.get(tier, 0) > 0]
+    ends = np.cumsum([config.tiers[tier] for tier in known])
+    draws = rng.random(config.num_objects) * ends[-1]
+    return [known[min(int(index), len(known) - 1)] for index in np.searchsorted(ends, draws, side="right")]
+
+
 def _make_object(
-    rng: np.random.Generator, pair: tuple[str, str], box: Box, panel: int, config: SceneConfig
+    rng: np.random.Generator, pair: tuple[str, str], tier: Tier, box: Box, panel: int
 ) -> SceneObject:
-    tiers = [tier for tier in TIERS if config.tiers.get(tier, 0) > 0]
-    shares = np.array([config.tiers[tier] for tier in tiers], np.float64)
-    tier = tiers[int(np.searchsorted(np.cumsum(shares / shares.sum())[:-1], rng.random(), side="right"))]
     known = answers(tier)
     answer = known[int(rng.integers(len(known)))]
     plate, ink = pair
@@ -263,8 +274,10 @@ def _make_object(
     )
 
 
-def _mount(rng: np.random.Generator, town: Town, config: SceneConfig) -> list[tuple[Box, int, Slot]]:
-    """Choose places for the signs, cell by cell of the coarse grid, so that none share a cell."""
+def _mount(
+    rng: np.random.Generator, town: Town, tiers: list[Tier], config: SceneConfig
+) -> list[tuple[Box, int, Slot]]:
+    """Choose a place and a size for each sign so that no two share a cell of the coarse grid."""
     width, height = config.size
     taken = np.zeros((CELLS, CELLS), bool)
     mounted: list[tuple[Box, int, Slot]] = []
@@ -272,8 +285,7 @@ def _mount(rng: np.random.Generator, town: Town, config: SceneConfig) -> list[tu
     keys = rng.random(len(town.slots)) ** (1 / np.array([slot.weight for slot in town.slots]))
     for index in np.argsort(-keys, kind="stable"):
         slot = town.slots[index]
-        panel = PANEL_SIDES[int(rng.integers(len(PANEL_SIDES)))]
-        low, high = _BORDERS[panel]
+        panel, low, high = _SIZES[tiers[len(mounted)]][int(rng.integers(2))]
         side = panel + 2 * int(rng.integers(low, high))
         x1 = slot.x - side // 2 + int(rng.integers(-8, 9))
         y1 = slot.y - side // 2 + int(rng.integers(-6, 7))

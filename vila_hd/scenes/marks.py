@@ -183,7 +183,9 @@ def _figure(tier: Tier, answer: str, side: int) -> FloatArray:
     else:
         # The bitmap font is the one that looks the same with every build of Pillow.
         glyph = Image.new("L", (24, 24), 0)
-        ImageDraw.Draw(glyph).text((8, 4), f"{answer.upper()} ", fill=255, font=ImageFont.load_default_imagefont())
+        ImageDraw.Draw(glyph).text(
+            (8, 4), f"{answer.upper()} ", fill=255, font=ImageFont.load_default_imagefont()
+        )
         left, top, right, bottom = glyph.getbbox() or (0, 0, 1, 1)
         height, width = side * 8 // 10, side * 11 // 100 * (right - left)
         mask = Image.new("L", (side, side), 0)
