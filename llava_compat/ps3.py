@@ -10,7 +10,6 @@ Shape suffixes used in this file:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -27,9 +26,10 @@ from vila_hd.ps3.image_processing_ps3 import PS3ImageProcessor
 from vila_hd.ps3.modeling_ps3_text import PS3TextModel
 from vila_hd.ps3.outputs import LowRes
 from vila_hd.ps3.plans import PassPlan, plan_passes_published
-from vila_hd.ps3.regions import Regions
 from vila_hd.ps3.selection import Grids, PatchSelection, features_to_maps, score_maps
 from vila_hd.ps3.tokenization_ps3 import PS3Tokenizer
+
+from .ps3_calls import Count, PublishedCall, check_call, check_counts
 
 __all__ = [
     "PS3Config",
@@ -43,9 +43,6 @@ __all__ = [
     "PS3VisionModel",
     "PS3VisionModelOutput",
 ]
-
-Count = int | Literal["all"] | None
-"""A number, everything, or not given."""
 
 
 @dataclass
@@ -76,24 +73,6 @@ class PS3VisionModelOutput(ModelOutput):
 
     selection: PatchSelection | None = None
     """The chosen patches with the pass that chose them. Not a published field."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Call:
-    """The published arguments of one call, checked."""
-
-    num_look_close: Count
-    num_token_look_close: Count
-    first_scales: tuple[int, ...] | None
-    regions: Regions | None
-    smooth: bool
-    is_global: Tensor | None
-    pool_regions: Regions | None
-    pretraining: bool
-
-    @property
-    def low_res_only(self) -> bool:
-        return self.num_look_close == 0 or self.num_token_look_close == 0
 
 
 class PS3VisionEncoder(_Encoder):
@@ -203,7 +182,7 @@ class PS3VisionEncoder(_Encoder):
             raise VilaHDError(
                 f"num_hidden_layers_to_return={self.num_hidden_layers_to_return}: use 1 to {self.layers}"
             )
-        call = _check_call(
+        call = check_call(
             len(x),
             len(self.config.high_scales),
             num_look_close=num_look_close,
@@ -236,7 +215,7 @@ class PS3VisionEncoder(_Encoder):
             regions=call.regions,
             plans=self._plans(low.grids, call),
         )
-        _check_counts(selection)
+        check_counts(selection)
         output = (
             self._pool(low, selection, call) if call.pretraining else self._features(low, selection, layers)
         )
@@ -250,7 +229,7 @@ class PS3VisionEncoder(_Encoder):
                 output.topdown_selection_probs = _stack_scales(score_maps(topdown, low.grids))
         return output
 
-    def _plans(self, grids: Sequence[Grids], call: _Call) -> list[PassPlan]:
+    def _plans(self, grids: Sequence[Grids], call: PublishedCall) -> list[PassPlan]:
         sizes = [rows * columns for rows, columns in grids[0]]
         first = call.first_scales
         return [
@@ -274,7 +253,7 @@ class PS3VisionEncoder(_Encoder):
         states = [torch.cat([near, far], dim=1) for near, far in pairs]
         return PS3VisionModelOutput(last_hidden_state=states[-1], hidden_states=states)
 
-    def _pool(self, low: LowRes, selection: PatchSelection, call: _Call) -> PS3VisionModelOutput:
+    def _pool(self, low: LowRes, selection: PatchSelection, call: PublishedCall) -> PS3VisionModelOutput:
         high = self.encode_high_res(low, selection, layers=(), pool=True, pool_regions=call.pool_regions)
         pooled = high.pooled
         if call.is_global is not None:
@@ -390,87 +369,6 @@ class PS3Model(modeling_ps3_dual.PS3Model):
             "PS3Model of llava_compat has no forward: call encode_image or encode_text, or train the "
             "PS3Model of vila_hd.ps3"
         )
-
-
-def _check_call(
-    pictures: int,
-    scales: int,
-    *,
-    num_look_close: Count,
-    num_token_look_close: Count,
-    gt_selection_maps: Tensor | None,
-    smooth_selection_prob: bool,
-    only_select_first_n_scale: int | Sequence[int] | None,
-    is_global_text: Tensor | None,
-    pool_gt_token_only: bool,
-    output_hidden_states: bool,
-) -> _Call:
-    """The published arguments in the terms of this file; see ``PS3VisionModel.forward``."""
-    counts = {"num_look_close": num_look_close, "num_token_look_close": num_token_look_close}
-    for name, value in counts.items():
-        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-        if not (value is None or value == "all" or whole):
-            raise VilaHDError(f"{name}={value!r}: use a whole number >= 0, 'all' or None")
-    first = _check_first_scales(only_select_first_n_scale, pictures, scales)
-    if output_hidden_states and num_look_close is None and num_token_look_close is None:
-        raise VilaHDError("neither num_look_close nor num_token_look_close is given: give one of them")
-    if not output_hidden_states:
-        given = [
-            name
-            for name, value in {**counts, "only_select_first_n_scale": first}.items()
-            if value is not None
-        ]
-        if given:
-            raise VilaHDError(
-                f"output_hidden_states=False with {', '.join(given)}: pre-training makes one full pass"
-            )
-    if pool_gt_token_only and gt_selection_maps is None:
-        raise VilaHDError("pool_gt_token_only=True without gt_selection_maps: pass the maps to pool in")
-    regions = None
-    if gt_selection_maps is not None:
-        if gt_selection_maps.ndim != 3 or len(gt_selection_maps) != pictures:
-            raise VilaHDError(
-                f"gt_selection_maps has shape {tuple(gt_selection_maps.shape)}: "
-                f"use ({pictures}, rows, columns)"
-            )
-        regions = Regions.from_maps(gt_selection_maps, truncate=True)
-    if is_global_text is not None:
-        if is_global_text.shape not in ((pictures,), (pictures, 1)):
-            raise VilaHDError(f"is_global_text has shape {tuple(is_global_text.shape)}: use ({pictures}, 1)")
-        is_global_text = is_global_text.bool().view(-1, 1)
-    return _Call(
-        num_look_close=num_look_close,
-        num_token_look_close=num_token_look_close,
-        first_scales=first,
-        regions=regions,
-        smooth=smooth_selection_prob,
-        is_global=is_global_text,
-        pool_regions=regions if pool_gt_token_only else None,
-        pretraining=not output_hidden_states,
-    )
-
-
-def _check_first_scales(
-    value: int | Sequence[int] | None, pictures: int, scales: int
-) -> tuple[int, ...] | None:
-    """One number of favoured scales per picture."""
-    if value is None:
-        return None
-    numbers = (value,) * pictures if isinstance(value, int) else tuple(value)
-    valid = all(isinstance(number, int) and not isinstance(number, bool) for number in numbers)
-    if len(numbers) != pictures or not valid or not all(1 <= number <= scales for number in numbers):
-        raise VilaHDError(
-            f"only_select_first_n_scale={value!r}: use a number from 1 to {scales}, or one for each of the "
-            f"{pictures} picture(s)"
-        )
-    return numbers
-
-
-def _check_counts(selection: PatchSelection) -> None:
-    """Pass when every picture got the same number of patches, as the published layout needs it."""
-    counts = selection.mask.sum(dim=1).tolist()
-    if len(set(counts)) > 1:
-        raise VilaHDError(f"the pictures of one call got {counts} patches: encode them in separate calls")
 
 
 def _stack_scales(maps: Sequence[Sequence[Tensor]]) -> list[Tensor]:
