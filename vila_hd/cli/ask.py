@@ -20,13 +20,19 @@ def run(args: argparse.Namespace) -> int:
         with steps.step("importing libraries"):
             import vila_hd
 
-            from .models import load_for
+            from .models import generation_config, load_for
         with steps.step(f"loading {args.model}"):
             model, processor = load_for(args)
         with steps.step("looking and answering"):
             options = high_res_options(args, num_images=len(images), default_guide=model.config.default_guide)
             answer = vila_hd.ask(
-                model, processor, images, question, high_res=options, max_new_tokens=args.max_new_tokens
+                model,
+                processor,
+                images,
+                question,
+                high_res=options,
+                max_new_tokens=args.max_new_tokens,
+                generation_config=generation_config(args, model),
             )
     if args.explain is not None:
         from ..selection_lens import write_lens

@@ -111,6 +111,8 @@ def _react(session: Session, line: str) -> None:
 def _answer(session: Session, question: str) -> None:
     import vila_hd
 
+    from .models import generation_config
+
     check_question(question)
     guide = session.model.config.default_guide
     options = high_res_options(session.args, num_images=session.num_addressed, default_guide=guide)
@@ -123,6 +125,7 @@ def _answer(session: Session, question: str) -> None:
         high_res=options,
         max_new_tokens=session.args.max_new_tokens,
         history=session.history,
+        generation_config=generation_config(session.args, session.model),
     ):
         if isinstance(piece, str):
             print(piece, end="", flush=True)

@@ -14,6 +14,9 @@ from .models import BUNDLED, quieten_transformers
 SIZE = (2160, 3840)
 """(height, width) in pixels of the picture whose cost is shown."""
 
+SMALL_FILES = ["*.json", "*.jinja", "*.md", "*.model", "*.txt"]
+"""Files of a hub repository that are fetched; the headers of its weight files are read where they are."""
+
 COMPONENTS = {
     "model.vision_tower.": "vision tower",
     "model.projector.": "projector",
@@ -26,7 +29,7 @@ COMPONENTS = {
 def run(args: argparse.Namespace) -> int:
     """Print the facts, one per line."""
     quieten_transformers()
-    facts = describe(local_folder(args.model))
+    facts = describe(*read_model(args.model))
     if args.json:
         print(json.dumps(facts, indent=2))
         return 0
@@ -43,46 +46,51 @@ def _lines(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
-def local_folder(name: str) -> Path:
-    """The folder of a model: the bundled one, a local one, or the files of a hub repository, downloaded.
+def read_model(name: str) -> tuple[Path, dict[str, TensorInfo]]:
+    """``(folder, tensors)`` of the bundled model, a folder, or a hub repository; fetches no weights.
 
     Raises:
-        VilaHDError: there is no such model, or it cannot be downloaded.
+        VilaHDError: there is no such model, it is damaged, or it cannot be reached.
     """
-    if name == "nano":
-        return BUNDLED
-    if Path(name).exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
-        return Path(name)
+    folder = BUNDLED if name == "nano" else Path(name).expanduser()
+    if folder.is_dir():
+        _require_vila_hd(folder)
+        return folder, read_tensors(folder)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise VilaHDError(f"{folder}: no such folder; use 'nano', a model folder or a hub id like owner/name")
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, SafetensorsParsingError
 
     try:
-        return Path(
-            huggingface_hub.snapshot_download(name, ignore_patterns=["*.bin", "*.pt", "*.pth", "*.pkl"])
-        )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=SMALL_FILES))
+        _require_vila_hd(folder)
+        files = huggingface_hub.get_safetensors_metadata(name).files_metadata
+    except (HfHubHTTPError, HFValidationError, SafetensorsParsingError, OSError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise VilaHDError(
-            f"{name}: neither a folder nor a model that can be downloaded ({reason})"
-        ) from error
+        raise VilaHDError(f"{name}: neither a folder nor a readable model of the hub ({reason})") from error
+    return folder, {
+        tensor: TensorInfo(info.dtype, tuple(info.shape), file)
+        for file, metadata in files.items()
+        for tensor, info in metadata.tensors.items()
+    }
 
 
-def describe(folder: Path) -> dict[str, str | list[str]]:
-    """Fact -> text or lines of text.
-
-    Raises:
-        VilaHDError: not the folder of a VILA-HD model, or a damaged one.
-    """
-    if not folder.is_dir():
-        raise VilaHDError(
-            f"{folder}: no such folder; use 'nano', a model folder or a hub id such as owner/name"
-        )
+def _require_vila_hd(folder: Path) -> None:
     kind = read_json(folder / "config.json").get("model_type")
     if kind != "vila_hd":
-        raise VilaHDError(
-            f"{folder}: model_type is {kind!r}, not 'vila_hd'; give the folder of a VILA-HD model"
-        )
-    tensors = read_tensors(folder)
+        raise VilaHDError(f"{folder}: model_type is {kind!r}, not 'vila_hd'; give a VILA-HD model's folder")
+
+
+def describe(folder: Path, tensors: Mapping[str, TensorInfo]) -> dict[str, str | list[str]]:
+    """Fact -> text or lines of text.
+
+    Args:
+        folder: holds at least the small files of a VILA-HD model.
+        tensors: what its weight files hold.
+
+    Raises:
+        VilaHDError: the config or the processor cannot be read.
+    """
     from ..configuration_vila_hd import VilaHDConfig
 
     try:

@@ -19,6 +19,20 @@ def quieten_transformers() -> None:
     logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
 
 
+def generation_config(args: argparse.Namespace, model: Any) -> Any:
+    """How ``--temperature`` and ``--seed`` pick tokens: a ``GenerationConfig``, or None for greedy."""
+    if args.temperature == 0:
+        return None
+    import copy
+
+    import torch
+
+    torch.manual_seed(args.seed)
+    config = copy.deepcopy(model.generation_config)
+    config.update(do_sample=True, temperature=args.temperature, top_k=0, top_p=1.0)
+    return config
+
+
 def load_for(args: argparse.Namespace) -> tuple[Any, Any]:
     """``(model, processor)`` of ``--model`` with ``--dtype``, ``--device`` and ``--trust-remote-code``.
 

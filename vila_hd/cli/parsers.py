@@ -192,6 +192,14 @@ def _add_answer(parser: Parser) -> None:
         metavar="N",
         help="longest answer in tokens (%(default)s)",
     )
+    group.add_argument(
+        "--temperature",
+        type=_temperature,
+        default=0.0,
+        metavar="T",
+        help="0: always the likeliest token; above: draw tokens, the more freely the higher (%(default)g)",
+    )
+    group.add_argument("--seed", type=_count, default=0, help="for drawing tokens (%(default)s)")
 
 
 def parse_budget(text: str) -> int | str:
@@ -214,6 +222,16 @@ def _count(text: str) -> int:
 def _positive(text: str) -> int:
     if (value := _count(text)) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: use a whole number >= 1")
+    return value
+
+
+def _temperature(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= 100.0:  # also NaN
+        raise argparse.ArgumentTypeError(f"{text!r}: use a number from 0 to 100")
     return value
 
 

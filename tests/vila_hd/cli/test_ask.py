@@ -91,6 +91,12 @@ def test_other_options_answer(capsys, good_folder, picture):
     assert look["scales"][1]["chosen"] == 0
 
 
+def test_drawing_tokens_follows_the_seed(capsys, good_folder, picture):
+    words = [picture, "q", "--model", good_folder, "--temperature", "2.5", "--seed"]
+    first, same, other = (answered(capsys, *words, seed)["answer"] for seed in (3, 3, 4))
+    assert first == same != other
+
+
 def test_several_pictures_of_different_shapes(capsys, good_folder, picture, wide_picture):
     answer = answered(
         capsys, picture, wide_picture, "q", "--model", good_folder, "--guided-by", "2:0,0,100,3"

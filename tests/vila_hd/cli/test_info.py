@@ -70,3 +70,42 @@ def test_damaged_weights_are_refused(capsys, folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     assert "cut off" in refused(capsys, folder)
+
+
+@pytest.fixture
+def hub(monkeypatch, good_folder):
+    """A hub of one model, ``owner/tiny``."""
+    import huggingface_hub
+    from huggingface_hub.errors import RepositoryNotFoundError
+    from huggingface_hub.utils import SafetensorsFileMetadata, SafetensorsRepoMetadata, TensorInfo
+
+    from vila_hd.checkpoint_files import read_tensors
+
+    def snapshot_download(name, *, allow_patterns):
+        assert not any("safetensors" in pattern for pattern in allow_patterns)
+        if name != "owner/tiny":
+            raise OSError(f"no {name}\nhere")
+        return str(good_folder)
+
+    def get_safetensors_metadata(name):
+        tensors = {
+            key: TensorInfo(dtype=info.dtype, shape=list(info.shape), data_offsets=(0, 0))
+            for key, info in read_tensors(good_folder).items()
+        }
+        file = SafetensorsFileMetadata(metadata={}, tensors=tensors)
+        return SafetensorsRepoMetadata(
+            metadata=None, sharded=False, weight_map={}, files_metadata={"model.safetensors": file}
+        )
+
+    assert issubclass(RepositoryNotFoundError, OSError)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(huggingface_hub, "get_safetensors_metadata", get_safetensors_metadata)
+
+
+def test_a_hub_id_shows_the_same_facts_without_its_weights(capsys, good_folder, hub):
+    expected = facts_of(capsys, good_folder)
+    assert facts_of(capsys, "owner/tiny") == expected
+
+
+def test_an_unknown_hub_id_is_one_line(capsys, hub):
+    assert "owner/huge: neither a folder nor a readable model" in refused(capsys, "owner/huge")
