@@ -77,6 +77,33 @@ def find_prompt_positions(input_ids_BT: Tensor, mask_BT: Tensor, end_ids: Sequen
     return torch.where(start_B > 0, start_B - 1, last_B)
 
 
+def check_prompt_positions(positions_B: Tensor, input_ids_BT: Tensor) -> Tensor:
+    """``positions_B`` on the device of ``input_ids_BT``.
+
+    Raises:
+        VilaHDError: it has another shape or points outside of ``input_ids_BT``.
+    """
+    rows, columns = input_ids_BT.shape
+    if positions_B.shape != (rows,) or bool(((positions_B < 0) | (positions_B >= columns)).any()):
+        raise VilaHDError(
+            f"prompt_positions={positions_B.tolist()}: use {rows} column(s) from 0 to {columns - 1}"
+        )
+    return positions_B.to(input_ids_BT.device)
+
+
+def check_no_placeholders(input_ids_BT: Tensor, image_token_id: int) -> None:
+    """Pass when no placeholder waits for a picture.
+
+    Raises:
+        VilaHDError: some do.
+    """
+    found = int((input_ids_BT == image_token_id).sum())
+    if found:
+        raise VilaHDError(
+            f"expected 0 image tokens without pixel_values, got {found}: pass the processor's pixel_values"
+        )
+
+
 @dataclass(frozen=True)
 class Layout:
     """Places in the fused sequence."""

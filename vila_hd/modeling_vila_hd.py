@@ -7,76 +7,42 @@ Shape suffixes used in this file:
 """
 
 import inspect
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import Cache, PreTrainedModel
-from transformers import initialization as init
+from transformers import Cache
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.models.auto.modeling_auto import AutoModel, AutoModelForImageTextToText
 
 from .configuration_vila_hd import VilaHDConfig
 from .constants import IGNORE_INDEX
 from .errors import VilaHDError
-from .fusion import Layout, Runs, find_prompt_positions, find_runs, lay_out
+from .fusion import (
+    Layout,
+    Runs,
+    check_no_placeholders,
+    check_prompt_positions,
+    find_prompt_positions,
+    find_runs,
+    lay_out,
+)
+from .loss import next_token_loss, scale_logits, supervised_loss
 from .options import HighResOptions
 from .outputs import VilaHDModelOutput, VilaHDOutput, VisualTokens
-from .projector import PromptLinear, ScaleEmbeddings, VilaHDProjector, complete_cells
+from .pretrained import VilaHDPreTrainedModel
+from .projector import VilaHDProjector, complete_cells
 from .ps3.modeling_ps3 import PS3VisionModel
 from .ps3.outputs import HighRes, LowRes
 from .ps3.regions import Regions
 from .ps3.selection import PatchSelection
-from .ps3.strict_loading import StrictLoadingMixin
-from .remote_code import add_remote_code
 from .two_step import TwoStepGenerationMixin, regions_from_options
 
 Pixels = Tensor | Sequence[Tensor]
 """``(P, 3, rows, columns)`` or one ``(3, rows, columns)`` per picture; uint8 RGB, or floats normalised
 already."""
-
-_PROMPT_HEAD_INIT = 0.02
-
-
-class VilaHDPreTrainedModel(StrictLoadingMixin, PreTrainedModel):
-    """Initialisation, loading and saving shared by both models."""
-
-    config_class = VilaHDConfig
-    base_model_prefix = "model"
-    input_modalities = ("image", "text")
-    supports_gradient_checkpointing = True
-    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
-
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        # At the owner of each parameter: transformers skips modules that own none themselves.
-        if isinstance(module, PromptLinear):
-            init.uniform_(module.weight, -_PROMPT_HEAD_INIT, _PROMPT_HEAD_INIT)
-            init.uniform_(module.bias, -_PROMPT_HEAD_INIT, _PROMPT_HEAD_INIT)
-        elif isinstance(module, ScaleEmbeddings):
-            for table in module:
-                init.zeros_(table)
-        elif isinstance(module, VilaHDProjector) and module.has_positions:
-            init.zeros_(module.high_res_pos_embed)
-
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """Write config and weights; arguments as in ``PreTrainedModel.save_pretrained``."""
-        super().save_pretrained(save_directory, **kwargs)
-        if kwargs.get("is_main_process", True):
-            add_remote_code(Path(save_directory))
-
-    @classmethod
-    def register_for_auto_class(cls, auto_class: str | type = "AutoModel") -> None:
-        """Nothing to do: saved folders name this package instead of carrying a copy of its source."""
 
 
 class VilaHDModel(VilaHDPreTrainedModel):
@@ -163,7 +129,7 @@ class VilaHDModel(VilaHDPreTrainedModel):
         """
         if pixel_values is None and not always_look:
             if input_ids is not None and past_key_values is None:
-                self._check_no_placeholders(input_ids)
+                check_no_placeholders(input_ids, self.config.image_token_id)
             embeds = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
             outputs = self.run_language_model(
                 embeds, attention_mask, position_ids, past_key_values, use_cache, **kwargs
@@ -178,7 +144,7 @@ class VilaHDModel(VilaHDPreTrainedModel):
         blank = pixel_values is None
         if pixel_values is None:
             pixel_values, runs = self._blank_picture(input_ids)
-            regions, look_index = None, None
+            regions = look_index = None
             if options.guided_by == "regions":
                 options = replace(options, guided_by=self.config.default_guide, regions=())
         else:
@@ -237,20 +203,10 @@ class VilaHDModel(VilaHDPreTrainedModel):
         return runs
 
     def prompt_positions(self, input_ids: Tensor, mask_BT: Tensor, positions: Tensor | None) -> Tensor:
-        """``(B,)`` columns at which the questions end; ``positions`` when given.
-
-        Raises:
-            VilaHDError: ``positions`` has another shape or points outside of ``input_ids``.
-        """
+        """``(B,)`` columns at which the questions end; ``positions`` when given."""
         if positions is None:
             return find_prompt_positions(input_ids, mask_BT, self.config.prompt_end_ids)
-        rows, columns = input_ids.shape
-        if positions.shape != (rows,) or bool(((positions < 0) | (positions >= columns)).any()):
-            raise VilaHDError(
-                f"prompt_positions={positions.tolist()}: use one column (0 to {columns - 1}) for each of "
-                f"{rows} rows"
-            )
-        return positions.to(input_ids.device)
+        return check_prompt_positions(positions, input_ids)
 
     def insert_low_res(
         self,
@@ -386,7 +342,7 @@ class VilaHDModel(VilaHDPreTrainedModel):
         return options.guided_by != "saliency" and self.config.prompt_head is not None
 
     def _blank_picture(self, input_ids: Tensor) -> tuple[Tensor, Runs]:
-        self._check_no_placeholders(input_ids)
+        check_no_placeholders(input_ids, self.config.image_token_id)
         side = self.config.vision_config.ps3_scales[0]
         zero_L = torch.zeros(1, dtype=torch.long, device=input_ids.device)
         return torch.zeros(1, 3, side, side, dtype=torch.uint8, device=input_ids.device), Runs(
@@ -404,15 +360,7 @@ class VilaHDModel(VilaHDPreTrainedModel):
         **kwargs: Any,
     ) -> VilaHDModelOutput:
         """The text alone, joined with weight zero to everything that a picture would have run through."""
-        assert visual.low is not None
-        assert visual.high is not None
-        nothing = 0.0 * (visual.low.sum() + visual.high.sum())
-        for scores in (visual.scores, visual.saliency_scores):
-            nothing = nothing if scores is None else nothing + 0.0 * scores.sum()
-        shown = VisualTokens(
-            scores=None if visual.scores is None else visual.scores[:0] + nothing,
-            saliency_scores=None if visual.saliency_scores is None else visual.saliency_scores[:0],
-        )
+        shown, nothing = visual.without_weight()
         if scores_only:
             return VilaHDModelOutput(visual=shown)
         positions_BT = (mask_BT.long().cumsum(1) - 1).clamp(min=0)
@@ -420,14 +368,6 @@ class VilaHDModel(VilaHDPreTrainedModel):
             embeds_BTD + nothing.to(embeds_BTD), mask_BT.long(), positions_BT, None, use_cache, **kwargs
         )
         return VilaHDModelOutput(**outputs, visual=shown)
-
-    def _check_no_placeholders(self, input_ids: Tensor) -> None:
-        found = int((input_ids == self.config.image_token_id).sum())
-        if found:
-            raise VilaHDError(
-                f"expected 0 image tokens without pixel_values, got {found}: pass the processor's "
-                "pixel_values, too"
-            )
 
 
 class VilaHDForConditionalGeneration(VilaHDPreTrainedModel, TwoStepGenerationMixin):
@@ -441,8 +381,7 @@ class VilaHDForConditionalGeneration(VilaHDPreTrainedModel, TwoStepGenerationMix
         text = config.text_config
         self.lm_head: nn.Module = nn.Linear(text.hidden_size, text.vocab_size, bias=config.lm_head_bias)
         # The embedding's name differs between language models.
-        embedding = self.get_input_embeddings()
-        name = next(name for name, module in self.named_modules() if module is embedding)
+        name = next(name for name, part in self.named_modules() if part is self.get_input_embeddings())
         self._tied_weights_keys = {"lm_head.weight": f"{name}.weight"}
         self.post_init()
 
@@ -453,14 +392,6 @@ class VilaHDForConditionalGeneration(VilaHDPreTrainedModel, TwoStepGenerationMix
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the language model's token embeddings."""
         self.model.set_input_embeddings(value)
-
-    def get_output_embeddings(self) -> nn.Module:
-        """The language model's head."""
-        return self.lm_head
-
-    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        """Replace the language model's head."""
-        self.lm_head = new_embeddings
 
     def forward(
         self,
@@ -487,28 +418,18 @@ class VilaHDForConditionalGeneration(VilaHDPreTrainedModel, TwoStepGenerationMix
     ) -> VilaHDOutput:
         """Logits, loss and what was looked at.
 
-        Args:
-            input_ids: see ``VilaHDModel.forward``, as are all arguments not named here.
-            attention_mask: see there.
-            pixel_values: see there.
-            image_sizes: (height, width) of each picture as opened; needed for ``high_res.regions``.
-            labels: ``(B, T)`` ids to predict at the columns of ``input_ids``, -100 elsewhere. Visual tokens
-                never carry loss.
-            position_ids: see there.
-            past_key_values: see there.
-            inputs_embeds: see there.
-            use_cache: see there.
-            high_res: see there.
-            regions: see there.
-            look_index: see there.
-            prompt_positions: see there.
-            saliency: see there.
-            scores_only: see there.
-            num_items_in_batch: supervised tokens of the whole batch over all ranks and accumulation steps, by
-                which the summed loss is divided; None: those of this call.
-            logits_to_keep: compute logits of the last so many positions only; 0: of all.
-            return_dict: here because transformers passes it; the output is always an object.
-            **kwargs: handed to the language model.
+        Arguments that are not named here are those of ``VilaHDModel.forward``.
+
+        - ``image_sizes``: (height, width) of each picture as opened; needed for ``high_res.regions``.
+        - ``labels``: ``(B, T)`` ids to predict at the columns of ``input_ids``, -100 elsewhere. Visual tokens
+          never carry loss.
+        - ``num_items_in_batch``: supervised tokens of the whole batch over all ranks and accumulation steps,
+          by which the summed loss is divided; None: those of this call.
+        - ``logits_to_keep``: compute logits of the last so many positions only; 0: of all.
+        - ``return_dict``: here because transformers passes it; the output is always an object.
+
+        Raises:
+            VilaHDError: placeholders and pictures do not fit, or an option does not fit the checkpoint.
         """
         if high_res is not None and high_res.regions and pixel_values is not None:
             if regions is not None:
@@ -529,7 +450,8 @@ class VilaHDForConditionalGeneration(VilaHDPreTrainedModel, TwoStepGenerationMix
             saliency=saliency,
             scores_only=scores_only,
             # Decided by the mode, which all ranks share, never by what a rank's batch holds.
-            always_look=past_key_values is None and self._must_always_look(labels),
+            always_look=past_key_values is None
+            and (self.training or (labels is not None and is_deepspeed_zero3_enabled())),
             **kwargs,
         )
         visual = outputs.visual or VisualTokens()
@@ -547,24 +469,22 @@ class VilaHDForConditionalGeneration(VilaHDPreTrainedModel, TwoStepGenerationMix
         if labels is not None:
             labels = self._place_labels(labels, input_ids, outputs.layout)
         if labels is not None and self.training:
-            result.loss, result.supervised_logits = self._supervised_loss(states, labels, num_items_in_batch)
+            result.loss, result.supervised_logits = supervised_loss(
+                states, labels, num_items_in_batch, self._logits
+            )
             return result
-        keep = (
-            slice(-logits_to_keep, None)
-            if isinstance(logits_to_keep, int) and logits_to_keep
-            else slice(None)
-        )
-        states = states[:, logits_to_keep] if isinstance(logits_to_keep, Tensor) else states[:, keep]
+        if isinstance(logits_to_keep, Tensor):
+            states = states[:, logits_to_keep]
+        elif logits_to_keep:
+            states = states[:, -logits_to_keep:]
         result.logits = self._logits(states)
         if labels is not None:
-            result.loss = _token_loss(
-                result.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), num_items_in_batch
-            )
+            result.loss = next_token_loss(result.logits, labels, num_items_in_batch)
             result.labels = labels
         return result
 
-    def _must_always_look(self, labels: Tensor | None) -> bool:
-        return self.training or (labels is not None and is_deepspeed_zero3_enabled())
+    def _logits(self, states: Tensor) -> Tensor:
+        return scale_logits(self.lm_head(states), self.config.text_config)
 
     def _place_labels(self, labels: Tensor, input_ids: Tensor | None, layout: Layout | None) -> Tensor:
         if input_ids is not None:
@@ -574,44 +494,6 @@ class VilaHDForConditionalGeneration(VilaHDPreTrainedModel, TwoStepGenerationMix
                 )
             labels = labels.masked_fill(input_ids == self.config.image_token_id, IGNORE_INDEX)
         return labels if layout is None else layout.place_labels(labels)
-
-    def _supervised_loss(
-        self, states: Tensor, labels: Tensor, num_items: Tensor | int | None
-    ) -> tuple[Tensor, Tensor]:
-        """The loss, and the logits it comes from: those of supervised positions only, as visual tokens
-        outnumber words by far."""
-        targets_M = labels[:, 1:].flatten()
-        states_MD = states[:, :-1].flatten(0, 1)
-        supervised_M = targets_M != IGNORE_INDEX
-        if not bool(supervised_M.any()):
-            # The head must run on every rank, and the loss must reach every parameter.
-            logits_MV = self._logits(states_MD[:1])
-            return 0.0 * logits_MV.sum(), logits_MV[:0]
-        logits_MV = self._logits(states_MD[supervised_M])
-        return _token_loss(logits_MV, targets_M[supervised_M], num_items), logits_MV
-
-    def _logits(self, states: Tensor) -> Tensor:
-        """Logits as the language model's own class computes them."""
-        text = self.config.text_config
-        logits = self.lm_head(states)
-        if getattr(text, "logits_scaling", None):  # Granite
-            logits = logits / text.logits_scaling
-        if getattr(text, "logit_scale", None):  # Cohere
-            logits = logits * text.logit_scale
-        if getattr(text, "final_logit_softcapping", None):  # Gemma
-            logits = torch.tanh(logits / text.final_logit_softcapping) * text.final_logit_softcapping
-        return logits
-
-
-def _token_loss(logits_MV: Tensor, targets_M: Tensor, num_items: Tensor | int | None) -> Tensor:
-    if num_items is None:
-        count = (targets_M != IGNORE_INDEX).sum().clamp(min=1)
-    else:
-        count = torch.as_tensor(num_items, device=logits_MV.device)
-    total = F.cross_entropy(
-        logits_MV.float(), targets_M.to(logits_MV.device), ignore_index=IGNORE_INDEX, reduction="sum"
-    )
-    return total / count
 
 
 AutoModel.register(VilaHDConfig, VilaHDModel, exist_ok=True)

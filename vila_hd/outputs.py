@@ -40,6 +40,22 @@ class VisualTokens(ModelOutput):
     low_res: LowRes | None = None
     """The tower's low-resolution pass; hand it to ``generate`` to ask more about the same pictures."""
 
+    def without_weight(self) -> tuple["VisualTokens", Tensor]:
+        """The same for no looks at all, and a zero that everything computed here had a part in.
+
+        With that zero in the loss, all parameters get gradients (of zero) although nothing was looked at.
+        """
+        assert self.low is not None
+        assert self.high is not None
+        nothing = 0.0 * (self.low.sum() + self.high.sum())
+        for scores in (self.scores, self.saliency_scores):
+            nothing = nothing if scores is None else nothing + 0.0 * scores.sum()
+        shown = VisualTokens(
+            scores=None if self.scores is None else self.scores[:0] + nothing,
+            saliency_scores=None if self.saliency_scores is None else self.saliency_scores[:0],
+        )
+        return shown, nothing
+
 
 @dataclass
 class VilaHDModelOutput(ModelOutput):
