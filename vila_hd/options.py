@@ -52,10 +52,15 @@ class HighResOptions:
         for boxes in self.regions:
             for box in boxes:
                 if len(box) != 4 or not (box[0] < box[2] and box[1] < box[3]):
-                    raise VilaHDError(f"region {box}: use (x1, y1, x2, y2) in pixels with x1 < x2 and y1 < y2")
+                    raise VilaHDError(
+                        f"region {box}: use (x1, y1, x2, y2) in pixels with x1 < x2 and y1 < y2"
+                    )
         if self.per_scale is not None and (
-            not self.per_scale or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in self.per_scale)
+            not self.per_scale
+            or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in self.per_scale)
             or not sum(self.per_scale)
         ):
-            raise VilaHDError(f"per_scale={self.per_scale}: use one number of patches >= 0 per high-resolution scale, "
-                              "not all zero")
+            raise VilaHDError(
+                f"per_scale={self.per_scale}: use one number of patches >= 0 per high-resolution scale, "
+                "not all zero"
+            )
