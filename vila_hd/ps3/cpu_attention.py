@@ -4,12 +4,14 @@ Shape suffixes used in this file:
     B = sequences, H = heads, N = queries, M = keys, D = channels of a head.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_CHUNK = 1 << 23
-"""Logits that are in memory at a time: 16 MB."""
+_CHUNK = 1 << 24
+"""Logits that are in memory at a time: 32 MB."""
 
 _LEAST = 1 << 21
 """Fewer logits than this are left to the fused kernel: many small products cost more than they save."""
@@ -49,19 +51,20 @@ def attend_bf16(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """
     batch, heads, length, width = query.shape
     keys = key.shape[2]
-    centred = (key - key.mean(dim=2, keepdim=True, dtype=torch.float32)).to(key.dtype)
+    centred = (key - key.mean(dim=2, keepdim=True, dtype=torch.float32)).to(key.dtype).contiguous()
     # A column of ones sums up the weights inside the same matrix product.
     summing = torch.cat([value, value.new_ones(batch, heads, keys, 1)], dim=3)
     out = query.new_empty(batch, length, heads, width).transpose(1, 2)
     group = min(heads, max(1, _CHUNK // (length * keys)))
-    rows = min(length, max(1, _CHUNK // (group * keys)))
+    rows = -(-length // -(-length * group * keys // _CHUNK))  # equal steps, not a small one at the end
+    space = query.new_empty(group * rows * keys)
     for b in range(batch):
         for h in range(0, heads, group):
             part = slice(h, h + group)
             for n in range(0, length, rows):
                 some = query[b, part, n : n + rows]
                 into = out[b, part, n : n + rows]
-                weights = _weights(some, centred[b, part])
+                weights = _weights(some, centred[b, part], space)
                 if weights is None:
                     into.copy_(F.scaled_dot_product_attention(some, key[b, part], value[b, part]))
                 else:
@@ -70,10 +73,12 @@ def attend_bf16(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return out
 
 
-def _weights(query_HND: Tensor, key_HMD: Tensor) -> Tensor | None:
-    """``(H, N, M)``: exponentials of the logits, before normalisation; None: a logit is too large."""
-    logits = query_HND.new_empty(query_HND.shape[0], query_HND.shape[1], key_HMD.shape[1])
-    scale = query_HND.shape[-1] ** -0.5
+def _weights(query_HND: Tensor, key_HMD: Tensor, space: Tensor) -> Tensor | None:
+    """``(H, N, M)`` in ``space``: exponentials of the logits, not normalised; None: a logit is too large."""
+    shape = (query_HND.shape[0], query_HND.shape[1], key_HMD.shape[1])
+    logits = space[: math.prod(shape)].view(shape)
+    # To the base of 2, whose powers are cheaper than those of e.
+    scale = math.log2(math.e) * query_HND.shape[-1] ** -0.5
     torch.baddbmm(logits, query_HND, key_HMD.transpose(1, 2), beta=0, alpha=scale, out=logits)
     # Over centred keys the logits of a query average zero, so none needs to be shifted up.
-    return logits.exp_() if bool(logits.amax() <= _LIMIT) else None
+    return logits.exp2_() if bool(logits.max() <= _LIMIT * math.log2(math.e)) else None
