@@ -13,6 +13,8 @@ from llava_compat.ps3 import PS3Model, PS3TextModel, PS3VisionModel
 
 # The trunks' names are private to the recording: attention heads are the one size that no tensor shape tells.
 HEADS = {"a_siglip3": 4, "b_siglip4": 3, "c_radio3": 4, "d_plain3": 2}
+# Combined folders are read by all three: each class takes its part.
+MODEL_OF = {"vision": PS3VisionModel, "encode_image": PS3Model, "text": PS3TextModel}
 TOLERANCE = {
     "last_hidden_state": 3e-5,
     "hidden_states": 3e-5,
@@ -57,34 +59,27 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="module")
 def load(goldens):
-    """Load a model of the set once per checkpoint and kind of budget rounding."""
+    """Load the model that a case calls, once per checkpoint, class and kind of budget rounding."""
     models = {}
 
-    def get(checkpoint: str, impl: str):
-        if (checkpoint, impl) not in models:
-            folder, kind = (
-                goldens.checkpoint(checkpoint),
-                goldens.manifest["checkpoints"][checkpoint]["kind"],
-            )
-            if kind == "text":
-                models[checkpoint, impl] = PS3TextModel.from_pretrained(folder)
-            else:
-                models[checkpoint, impl] = (
-                    PS3Model if kind == "combined" else PS3VisionModel
-                ).from_pretrained(
-                    folder,
-                    num_attention_heads=HEADS[checkpoint],
-                    budget_rounding="floor" if impl == "0.1.3" else "remainder",
-                )
-        return models[checkpoint, impl]
+    def get(case):
+        model_class = MODEL_OF[case["mode"]]
+        key = case["checkpoint"], case["impl"], model_class
+        if key not in models:
+            options = {}
+            if model_class is not PS3TextModel:
+                options["num_attention_heads"] = HEADS[case["checkpoint"]]
+                options["budget_rounding"] = "floor" if case["impl"] == "0.1.3" else "remainder"
+            models[key] = model_class.from_pretrained(goldens.checkpoint(case["checkpoint"]), **options)
+        return models[key]
 
     return get
 
 
 def run(model, case, inputs):
     if case["mode"] == "text":
-        return (model.encode_text if isinstance(model, PS3Model) else model)(inputs["text"])
-    call = model.encode_image if isinstance(model, PS3Model) else model
+        return model(inputs["text"])
+    call = model.encode_image if case["mode"] == "encode_image" else model
     return call(**inputs, **case["call"])
 
 
@@ -102,7 +97,7 @@ def recorded_field(output, encoder, key: str) -> torch.Tensor:
 
 @torch.no_grad()
 def test_recorded_case(case, goldens, load, monkeypatch):
-    model = load(case["checkpoint"], case["impl"])
+    model = load(case)
     encoder = getattr(model, "vision_model", None)
     for name, value in case["set_attributes"].items():
         monkeypatch.setattr(encoder, name, value)
