@@ -10,11 +10,10 @@ from .layout import (
     SceneConfig,
     SceneObject,
     make_scene,
-    questions,
     split_seeds,
-    vocabulary_corpus,
 )
 from .marks import TIERS, Tier, answers
+from .questions import questions, vocabulary_corpus
 from .tokenizer import build_scene_tokenizer
 
 __all__ = [

@@ -4,10 +4,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .marks import Colour, ImageArray
-from .sprites import Light
+from .palette import Light
 from .town import STREET_HEIGHT, Place, Time
 
-_GRASS: Colour = (140, 160, 120)
 _STONE: Colour = (206, 200, 190)
 _ROAD: Colour = (124, 124, 132)
 
@@ -42,13 +41,19 @@ def _fill_below(strip: _Rows, line: _Rows, colour: Colour) -> None:
     strip[top:] += (np.array(colour, np.float32) - strip[top:]) * cover
 
 
+def _to_levels(strip: _Rows) -> ImageArray:
+    strip += 0.5
+    np.clip(strip, 0, 255, out=strip)
+    return strip.astype(np.uint8)
+
+
 def _mix(first: Colour, second: Colour, share: float) -> Colour:
     red, green, blue = (round(a * (1 - share) + b * share) for a, b in zip(first, second, strict=True))
     return red, green, blue
 
 
 def draw_sky(light: Light, time: Time, place: Place, width: int, height: int) -> ImageArray:
-    """The sky, the sun or the moon, and the sea, hills or mountains; ``height`` reaches down to the first street."""
+    """The sky, the sun or the moon, and what lies behind the town; ``height`` reaches to the first street."""
     stops = np.linspace(0, height * 0.8, 3)
     gradient = np.stack(
         [np.interp(np.arange(height), stops, [colour[part] for colour in light.sky]) for part in range(3)],
@@ -82,7 +87,7 @@ def draw_sky(light: Light, time: Time, place: Place, width: int, height: int) ->
             ) * 0.5
         _fill_below(strip, base + 150 - 30 * _ridge(width, 7, 1.2), _mix(low, light((126, 148, 128)), 0.8))
     _fill_below(strip, base + 200 - 16 * _ridge(width, 9, 0.7, waves=20, first=6), light((118, 140, 112)))
-    return np.clip(strip + 0.5, 0, 255).astype(np.uint8)
+    return _to_levels(strip)
 
 
 def _draw_disc(strip: _Rows, light: Light, time: Time, width: int, height: int) -> None:
@@ -105,15 +110,10 @@ def _draw_disc(strip: _Rows, light: Light, time: Time, width: int, height: int) 
 def draw_street(light: Light, width: int, above: int) -> ImageArray:
     """A garden slope of ``above`` pixels, then the street with its pavements."""
     strip = np.empty((above + STREET_HEIGHT, width, 3), np.float32)
-    grass, stone, road = light(_GRASS), light(_STONE), light(_ROAD)
-    if above:
-        steps = np.linspace(0.86, 1.04, above)[:, None, None]
-        strip[:above] = np.array(grass, np.float32) * steps
-        for layer in range(4):
-            line = 26.0 + layer * 100 - 22 * np.abs(_ridge(width, 30 + layer, 0.15, waves=24, first=12))
-            part = strip[: 40 + layer * 100]
-            _fill_below(part, line.astype(np.float32), light(_mix((104, 134, 104), _GRASS, layer / 5)))
+    stone, road = light(_STONE), light(_ROAD)
     x = np.arange(width)
+    if above:
+        _draw_slope(strip[:above], light)
     strip[above : above + 40] = stone
     strip[above : above + 40, x % 64 < 2] *= 0.93
     strip[above + 20 : above + 22] *= 0.95
@@ -124,4 +124,24 @@ def draw_street(light: Light, width: int, above: int) -> ImageArray:
     strip[above + 104 : above + 110] = np.array(stone, np.float32) * 0.8
     strip[above + 110 :] = stone
     strip[above + 110 :, x % 64 < 2] *= 0.93
-    return np.clip(strip + 0.5, 0, 255).astype(np.uint8)
+    return _to_levels(strip)
+
+
+def _draw_slope(slope: _Rows, light: Light) -> None:
+    """Meadows with hedges between them, a path along the top and a fence."""
+    above, width, _ = slope.shape
+    meadow = np.array(light.meadow, np.float32)
+    slope[:] = meadow * np.linspace(0.9, 1.06, above, dtype=np.float32)[:, None, None]
+    x = np.arange(width)
+    for layer in range(5):
+        foot = 60 + layer * 84
+        tops = foot - 18 - 16 * np.abs(_ridge(width, 30 + layer, 0.1, waves=26, first=14))
+        rows = np.arange(max(0, foot - 40), min(above, foot), dtype=np.float32)[:, None]
+        part = slope[int(rows[0, 0]) : int(rows[-1, 0]) + 1]
+        cover = np.clip(rows + 0.5 - tops[None, :], 0, 1)[:, :, None]
+        part += (meadow * (0.78 + 0.02 * layer) - part) * cover
+        slope[foot : foot + 5] *= 0.93
+    post, rail = np.array(light((222, 214, 202)), np.float32), np.array(light((204, 196, 184)), np.float32)
+    slope[14:18] = rail
+    slope[28:32] = rail
+    slope[8:44, x % 80 < 7] = post

@@ -6,8 +6,10 @@ import numpy as np
 
 from . import scenery
 from .backdrop import draw_sky, draw_street
+from .houses import draw_house
 from .layout import COLOURS, Scene, SceneObject
 from .marks import Colour, ImageArray, draw_panel
+from .palette import LIGHTS
 from .sprites import Sprite
 from .town import Place, Slot, Time, house_plan
 
@@ -20,6 +22,7 @@ def render(scene: Scene, out: ImageArray | None = None) -> ImageArray:
     """Draw the scene.
 
     Args:
+        scene: as ``make_scene`` returns it.
         out: reuse this ``(height, width, 3)`` uint8 array.
 
     Returns:
@@ -34,13 +37,18 @@ def render(scene: Scene, out: ImageArray | None = None) -> ImageArray:
         raise ValueError(f"out is {canvas.dtype} {canvas.shape}: use contiguous uint8 {(height, width, 3)}")
     for piece in scene.placements:
         if piece.kind == "street":
-            strip = _street(scene.time, piece.variant, width)
+            strip = _street(scene.time, _above_street(piece.variant), width)
             _roll_into(canvas[piece.y - _above_street(piece.variant) :], strip, piece.x)
         elif piece.kind.startswith("sky"):
             _roll_into(canvas, _sky(scene.time, scene.place, width, piece.variant), piece.x)
         else:
             sprite = _sprite(piece.kind, piece.variant, scene.time)
             sprite.paste(canvas, piece.x, piece.y - sprite.height)
+            if piece.kind == "lamp" and LIGHTS[scene.time].glow:
+                glow = _sprite("glow", 0, scene.time)
+                glow.paste(
+                    canvas, piece.x + (sprite.width - glow.width) // 2, piece.y - 172 - glow.height // 2
+                )
     for item, slot in zip(scene.objects, scene.slots, strict=True):
         _draw_mount(canvas, item, slot, scene.time)
         _draw_sign(canvas, item)
@@ -54,29 +62,26 @@ def _above_street(row: int) -> int:
 
 @lru_cache(maxsize=12)
 def _sky(time: Time, place: Place, width: int, height: int) -> ImageArray:
-    return draw_sky(scenery.LIGHTS[time], time, place, width, height)
+    return draw_sky(LIGHTS[time], time, place, width, height)
 
 
 @lru_cache(maxsize=12)
-def _street(time: Time, row: int, width: int) -> ImageArray:
-    return draw_street(scenery.LIGHTS[time], width, _above_street(row))
+def _street(time: Time, above: int, width: int) -> ImageArray:
+    return draw_street(LIGHTS[time], width, above)
 
 
 @cache
 def _sprite(kind: str, variant: int, time: Time) -> Sprite:
-    light = scenery.LIGHTS[time]
+    light = LIGHTS[time]
     if kind == "house":
-        return scenery.draw_house(house_plan(variant), light)
+        return draw_house(house_plan(variant), light)
     if kind == "lamp":
         return scenery.draw_lamp(light)
+    if kind == "glow":
+        return scenery.draw_glow(light)
     if kind == "balloon":
         return scenery.draw_balloon(light)
-    return {
-        "tree": scenery.draw_tree,
-        "person": scenery.draw_person,
-        "car": scenery.draw_car,
-        "cloud": scenery.draw_cloud,
-    }[kind](variant, light)
+    return scenery.DRAW[kind](variant, light)
 
 
 def _roll_into(canvas: ImageArray, strip: ImageArray, shift: int) -> None:
@@ -90,7 +95,7 @@ def _roll_into(canvas: ImageArray, strip: ImageArray, shift: int) -> None:
 
 def _draw_mount(canvas: ImageArray, item: SceneObject, slot: Slot, time: Time) -> None:
     x1, y1, x2, y2 = item.box
-    iron = scenery.LIGHTS[time]((84, 84, 92))
+    iron = LIGHTS[time]((84, 84, 92))
     middle = (x1 + x2) // 2
     if slot.mount == "pole":
         canvas[y2 : slot.foot, middle - 4 : middle + 4] = iron

@@ -1,4 +1,4 @@
-"""The language of the scenes: what signs are called, what can be asked about them, and every sentence there is."""
+"""The language of the scenes: what signs are called, what is asked about them, every sentence there is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a scene holds and where: a seeded town on a hillside, with a dozen coloured signs that each bear one mark."""
+"""What a scene holds and where: a town on a hillside with a dozen coloured signs that each bear one mark."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,6 @@ import numpy as np
 
 from ..errors import VilaHDError
 from . import language
-from .language import Question
 from .marks import PANEL_SIDES, TIERS, Colour, Tier, answers
 from .town import PLACES, TIMES, Place, Placement, Slot, Time, Town, plan_town
 
@@ -59,7 +58,7 @@ COLOUR_PAIRS: tuple[tuple[str, str], ...] = (
     ("pink", "white"),
     ("pink", "black"),
 )
-"""(plate, ink) of signs. Few pairs on purpose: pictures share them, so only the mark tells their signs apart."""
+"""(plate, ink) of signs. Few pairs on purpose: only the mark tells the same pair of two pictures apart."""
 
 _INKED = ((PANEL_SIDES[0], 13, 20), (PANEL_SIDES[1], 14, 18))
 _SIZES: Mapping[Tier, tuple[tuple[int, int, int], ...]] = {
@@ -196,56 +195,6 @@ def make_scene(seed: int, config: SceneConfig | None = None) -> Scene:
     )
 
 
-def questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
-    """One question about the mark of every sign, then some about what can be seen from afar."""
-    found = [
-        Question(
-            text=language.fill(
-                language.MARK_QUESTIONS,
-                rng,
-                noun=language.MARK_NOUNS[item.tier],
-                plate=item.plate,
-                ink=item.ink,
-            ),
-            answer=item.answer,
-            kind="mark",
-            object_index=index,
-        )
-        for index, item in enumerate(scene.objects)
-    ]
-    plates = sorted({plate for plate, _ in COLOUR_PAIRS})
-    plate = plates[int(rng.integers(len(plates)))]
-    count = sum(item.plate == plate for item in scene.objects)
-    index = int(rng.integers(len(scene.objects)))
-    item = scene.objects[index]
-    x, y = (item.box[0] + item.box[2]) / 2 / scene.size[0], (item.box[1] + item.box[3]) / 2 / scene.size[1]
-    return [
-        *found,
-        Question(
-            text=language.fill(language.COUNT_QUESTIONS, rng, plate=plate),
-            answer=language.COUNT_WORDS[count],
-            kind="count",
-        ),
-        Question(text=language.fill(language.TIME_QUESTIONS, rng), answer=scene.time, kind="time"),
-        Question(
-            text=language.fill(language.PLACE_QUESTIONS, rng),
-            answer=language.place_phrase(scene.place),
-            kind="place",
-        ),
-        Question(
-            text=language.fill(language.WHERE_QUESTIONS, rng, plate=item.plate, ink=item.ink),
-            answer=language.region_name(x, y),
-            kind="where",
-            object_index=index,
-        ),
-    ]
-
-
-def vocabulary_corpus() -> list[str]:
-    """Sentences that hold every word of the language; what the tokenizer is trained on."""
-    return language.sentences(COLOUR_PAIRS, TIMES, PLACES)
-
-
 def _choose_tiers(rng: np.random.Generator, config: SceneConfig) -> list[Tier]:
     known = [tier for tier in TIERS if config.tiers.get(tier, 0) > 0]
     ends = np.cumsum([config.tiers[tier] for tier in known])
@@ -300,13 +249,13 @@ def _mount(
         if len(mounted) == config.num_objects:
             return mounted
     raise VilaHDError(
-        f"num_objects={config.num_objects}: only {len(mounted)} signs fit into a picture of {width}x{height} pixels; "
+        f"num_objects={config.num_objects}: only {len(mounted)} signs fit into {width}x{height} pixels; "
         "use fewer signs or a larger picture"
     )
 
 
 def _telling_counts(objects: tuple[SceneObject, ...]) -> list[tuple[str, int]]:
-    """Three plate colours that tell this scene from others: the rare ones if most colours are there, else the most."""
+    """Three plate colours that tell this scene from others: the rarest, or the commonest if few are there."""
     names = [name for name in COLOURS if any(name == plate for plate, _ in COLOUR_PAIRS)]
     counts = {name: sum(item.plate == name for item in objects) for name in names}
     rare_first = len(objects) > len(names)

@@ -1,7 +1,7 @@
 """The small marks on signs, in tiers of difficulty. None can be read in a picture that is five times smaller.
 
 Every mark is made of fine patterns that repeat every 5 pixels, upwards or sideways, with a mean that does not
-depend on what the mark says. Any sensible reduction by 5 (box, triangle, cubic) averages over whole periods, so
+depend on what the mark says. Any sensible reduction by 5 (box, triangle, cubic) averages whole periods, so
 nothing but a flat colour is left of it: the mark is absent from the smaller scales, not merely hard to see.
 
 * ``texture``: one of twelve such patterns.

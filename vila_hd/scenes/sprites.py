@@ -1,7 +1,6 @@
 """Cut-out pictures that can be pasted fast."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,29 +12,6 @@ SUPERSAMPLE = 2
 """Sprites are drawn this much larger and reduced, which makes their edges smooth."""
 
 Point = tuple[float, float]
-
-
-class Light(NamedTuple):
-    """How things look at one time of day."""
-
-    sky: tuple[Colour, Colour, Colour]
-    """Colours of the sky from the top to the horizon."""
-
-    ambient: tuple[float, float, float]
-    """Factor on every colour channel of things that do not shine."""
-
-    lit: float
-    """Share of windows with the light on."""
-
-    glass: Colour
-    lamp: Colour
-
-    def __call__(self, colour: Colour) -> Colour:
-        """The colour of a thing in this light."""
-        red, green, blue = (
-            min(255, round(part * factor)) for part, factor in zip(colour, self.ambient, strict=True)
-        )
-        return red, green, blue
 
 
 class Pen:
@@ -81,7 +57,7 @@ class Pen:
 
 @dataclass(frozen=True)
 class Sprite:
-    """A picture of which the upper rows are blended and the lower rows, if they are one solid block, copied."""
+    """A picture whose upper rows are blended and whose lower rows, where they are one solid block, copied."""
 
     width: int
     height: int
@@ -108,7 +84,7 @@ class Sprite:
             left, right = int(last[0]), int(last[-1]) + 1
             inside = (alpha[:, left:right] == 255).all(axis=1)
             solid = inside & ~alpha[:, :left].any(axis=1) & ~alpha[:, right:].any(axis=1)
-            rows = height - int(np.argmin(solid[::-1])) if not solid.all() else 0
+            rows = 0 if solid.all() else height - int(np.argmin(solid[::-1]))
         cover = np.rint(alpha[:rows, :, None].astype(np.float32) * (256 / 255)).astype(np.uint16)
         return cls(
             width=width,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..constants import IMAGE_TOKEN
 from ..errors import VilaHDError
-from .layout import vocabulary_corpus
+from .questions import vocabulary_corpus
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -48,8 +48,8 @@ def build_scene_tokenizer(
 ) -> "PreTrainedTokenizerFast":
     """Train the tokenizer and save it.
 
-    The folder gets ``tokenizer.model`` (SentencePiece), ``tokenizer.json`` (the same pieces for transformers),
-    ``tokenizer_config.json`` and the chat template.
+    The folder gets ``tokenizer.model`` (SentencePiece), ``tokenizer.json`` (the same pieces for
+    transformers), ``tokenizer_config.json`` and the chat template.
 
     Args:
         folder: created if missing.
@@ -60,7 +60,7 @@ def build_scene_tokenizer(
         The tokenizer as ``AutoTokenizer.from_pretrained(folder)`` opens it.
 
     Raises:
-        VilaHDError: ``vocabulary`` does not suit the corpus: too small for its characters or too large for its words.
+        VilaHDError: ``vocabulary`` is too small for the characters of the corpus or too large for its words.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -141,7 +141,7 @@ def _convert(model: bytes) -> "Tokenizer":
 
 
 def _merges(pieces: dict[str, int]) -> list[tuple[str, str]]:
-    """Every way to join two pieces into a third. SentencePiece merges in the order of the ids of the result."""
+    """Every way to join two pieces into a third, in SentencePiece's order: by the id of the result."""
     found = [
         (pieces[piece], pieces[piece[:cut]], piece[:cut], piece[cut:])
         for piece in pieces

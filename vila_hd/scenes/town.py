@@ -25,7 +25,23 @@ BAY = 132
 
 HOUSES = 28
 TALL_HOUSES = 10
-TREES, PEOPLE, CARS, CLOUDS = 8, 16, 8, 6
+KINDS = {
+    "tree": 8,
+    "bush": 6,
+    "person": 16,
+    "car": 8,
+    "cloud": 6,
+    "cat": 5,
+    "dog": 4,
+    "bicycle": 4,
+    "bench": 1,
+    "bird": 3,
+    "boat": 3,
+    "lamp": 1,
+}
+"""How many different drawings there are of each thing."""
+
+Box = tuple[int, int, int, int]
 
 
 class Placement(NamedTuple):
@@ -49,7 +65,7 @@ class Slot(NamedTuple):
 
     mount: Literal["wall", "pole", "roof", "balloon"]
     foot: int
-    """Where the thing that bears the sign begins: y of the ground, of the roof or of the balloon's lower end."""
+    """y of what bears the sign: of the ground, of the roof or of the balloon's lower end."""
 
     weight: float
 
@@ -85,7 +101,7 @@ class House:
 
 @cache
 def house_plan(variant: int) -> House:
-    """Plan of house number ``variant``; the numbers from ``HOUSES`` on are taller ones for the furthest row."""
+    """Plan of house number ``variant``; those from ``HOUSES`` on are tall ones for the furthest row."""
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((41, variant))))
     tall = variant >= HOUSES
     roof = ROOFS[variant % len(ROOFS)]
@@ -115,15 +131,16 @@ class Town:
     rows: tuple[tuple[Placement, ...], ...]
     slots: tuple[Slot, ...]
 
-    def populate(
-        self, rng: np.random.Generator, boxes: list[tuple[int, int, int, int]]
-    ) -> tuple[Placement, ...]:
-        """Add trees, lamps, people and cars that leave the signs free; all scenery in drawing order."""
+    def populate(self, rng: np.random.Generator, boxes: list[Box]) -> tuple[Placement, ...]:
+        """Add gardens, lamps, people and cars that leave the signs free; all scenery in drawing order."""
+        width = self.size[0]
         placed = list(self.backdrop)
         for row, (base, houses) in enumerate(zip(self.bases, self.rows, strict=True)):
-            placed.append(Placement("street", row, int(rng.integers(self.size[0])), base))
+            placed.append(Placement("street", row, int(rng.integers(width)), base))
+            if row:
+                placed.extend(_garden(rng, width, base))
             placed.extend(houses)
-            placed.extend(_street_life(rng, self.size[0], base, boxes))
+            placed.extend(_street_life(rng, width, base, boxes))
         return tuple(placed)
 
 
@@ -139,14 +156,18 @@ def plan_town(rng: np.random.Generator, size: tuple[int, int], time: Time, place
         while x < width - 100:
             slots.append(Slot(x, base - 112, "pole", base + 26, 3.0))
             x += int(rng.integers(500, 1100))
-    backdrop = [Placement(f"sky-{time}-{place}", bases[0], int(rng.integers(width)), 0)]
-    for _ in range(width // 640):
-        x, y = int(rng.integers(-200, width - 100)), int(rng.integers(100, max(101, bases[0] - 560)))
-        backdrop.append(Placement("cloud", int(rng.integers(CLOUDS)), x, y))
+    backdrop = [
+        Placement(f"sky-{time}-{place}", bases[0], int(rng.integers(width)), 0),
+        *_air(rng, width, bases[0]),
+    ]
+    if place == "sea":
+        for _ in range(width // 900):
+            y = bases[0] - int(rng.integers(205, 262))
+            backdrop.append(_thing(rng, "boat", int(rng.integers(0, width)), y))
     if bases[0] > 760:
         for share in (0.2, 0.5, 0.8):
             x = int((share + 0.1 * (rng.random() - 0.5)) * width)
-            y = int(rng.integers(250, bases[0] - 560))
+            y = int(rng.integers(310, max(311, bases[0] - 540)))
             slots.append(Slot(x, y, "balloon", y - 90, 25.0))
     return Town(size, bases, tuple(backdrop), streets, tuple(slots))
 
@@ -170,33 +191,67 @@ def _row_of_houses(
     return tuple(houses)
 
 
-def _street_life(
-    rng: np.random.Generator, width: int, base: int, boxes: list[tuple[int, int, int, int]]
-) -> list[Placement]:
+def _thing(rng: np.random.Generator, kind: str, x: int, y: int) -> Placement:
+    return Placement(kind, int(rng.integers(KINDS[kind])), x, y)
+
+
+def _air(rng: np.random.Generator, width: int, horizon: int) -> list[Placement]:
+    """Clouds and birds."""
+    lowest = max(101, horizon - 560)
+    clouds = [
+        _thing(rng, "cloud", int(rng.integers(-200, width - 100)), int(rng.integers(100, lowest)))
+        for _ in range(width // 640)
+    ]
+    x, y = int(rng.integers(width)), int(rng.integers(60, lowest))
+    birds = [
+        _thing(rng, "bird", x + int(rng.integers(-220, 220)), y + int(rng.integers(-60, 60)))
+        for _ in range(int(rng.integers(3, 8)))
+    ]
+    return clouds + birds
+
+
+def _garden(rng: np.random.Generator, width: int, base: int) -> list[Placement]:
+    """Bushes and trees on the slope behind a row of houses, far to near."""
+    plants = [
+        _thing(
+            rng,
+            "bush" if rng.random() < 0.7 else "tree",
+            int(rng.integers(-60, width)),
+            base - int(rng.integers(20, 300)),
+        )
+        for _ in range(width // 190)
+    ]
+    return sorted(plants, key=lambda plant: plant.y)
+
+
+def _street_life(rng: np.random.Generator, width: int, base: int, boxes: list[Box]) -> list[Placement]:
     """Trees and lamps at the houses, people on the pavements, cars on the road; nearer things later."""
 
     def is_free(x1: int, x2: int, top: int) -> bool:
         return not any(
-            x1 < bx2 + 12 and bx1 - 12 < x2 and top < by2 and by1 < base for bx1, by1, bx2, by2 in boxes
+            x1 < right + 12 and left - 12 < x2 and top < bottom and upper < base
+            for left, upper, right, bottom in boxes
         )
 
     life: list[Placement] = []
-    for kind, count, wide, tall, gap in (("tree", TREES, 150, 250, 420), ("lamp", 1, 40, 200, 640)):
+    for kind, wide, tall, gap in (
+        ("tree", 150, 250, 420),
+        ("lamp", 40, 200, 640),
+        ("bench", 100, 60, 1500),
+        ("bicycle", 92, 60, 1700),
+    ):
         x = int(rng.integers(-60, gap))
         while x < width:
-            variant = int(rng.integers(count))
             if is_free(x, x + wide, base - tall):
-                life.append(Placement(kind, variant, x, base + 12))
+                life.append(_thing(rng, kind, x, base + 12))
             x += int(rng.integers(gap // 2, gap * 3 // 2))
-    people = [
-        Placement(
-            "person", int(rng.integers(PEOPLE)), int(rng.integers(0, width)), base + int(rng.integers(16, 40))
-        )
-        for _ in range(int(width * rng.uniform(0.003, 0.006)))
+    walkers = ["person"] * int(width * rng.uniform(0.003, 0.006)) + ["dog", "cat"] * int(rng.integers(1, 3))
+    walking = [
+        _thing(rng, kind, int(rng.integers(width)), base + int(rng.integers(16, 40))) for kind in walkers
     ]
-    life += sorted((one for one in people if is_free(one.x, one.x + 40, one.y - 90)), key=lambda one: one.y)
+    life += sorted((one for one in walking if is_free(one.x, one.x + 40, one.y - 90)), key=lambda one: one.y)
     x = int(rng.integers(-100, 500))
     while x < width:
-        life.append(Placement("car", int(rng.integers(CARS)), x, base + 94))
+        life.append(_thing(rng, "car", x, base + 94))
         x += int(rng.integers(260, 1200))
     return life
