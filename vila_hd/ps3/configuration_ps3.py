@@ -152,8 +152,6 @@ class PS3VisionConfig(PreTrainedConfig):
             raise VilaHDError(
                 f"ps3_scales={scales}: use two or more different sides of at least {patch} pixels"
             )
-        if scales[0] % patch:
-            raise VilaHDError(f"ps3_scales={scales}: the first is not a multiple of patch_size={patch}")
         _one_of("budget_rounding", self.budget_rounding, ("remainder", "floor"))
         _one_of("resample", self.resample, ("bicubic", "antialias"))
         _one_of("pool", self.pool, ("map", "avg"))
@@ -210,6 +208,10 @@ class PS3VisionConfig(PreTrainedConfig):
             raise VilaHDError(
                 f"hidden_size={self.hidden_size} is not a multiple of "
                 f"num_attention_heads={self.num_attention_heads}"
+            )
+        if self.ps3_scales[0] % self.patch_size:
+            raise VilaHDError(
+                f"ps3_scales={self.ps3_scales}: the first is not a multiple of patch_size={self.patch_size}"
             )
         self._check()
 

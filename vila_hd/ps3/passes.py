@@ -14,12 +14,14 @@ _BATCH_TOKENS = 16384
 """High-resolution tokens that are encoded as one batch; more are encoded in turn, to bound memory."""
 
 
+@torch.compiler.disable
 def split_by(number: Tensor, count: int) -> list[Tensor]:
     """Return the positions at which ``number`` is 0, 1, ..., ``count - 1``."""
     sizes = torch.bincount(number, minlength=count).tolist()
     return list(number.argsort(stable=True).split(sizes))
 
 
+@torch.compiler.disable  # its sizes depend on the choice
 def pass_batches(selection: PatchSelection, picture: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Return the passes as batches: rows ``(G, n)`` of token numbers (-1: padding) and pictures ``(G,)``.
 

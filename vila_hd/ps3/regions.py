@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ..errors import VilaHDError
 
-_TOUCH = 1e-6
+_TOUCH = 1e-4
 """Share of a cell that a box must cover to count, so that boxes drawn on cell borders do not spill by
 rounding."""
 

@@ -221,6 +221,7 @@ class Views:
             )
         return self._levels[times]
 
+    @torch.compiler.disable  # nothing to gain: integer work and sizes that change with every picture
     def resize(self, out_size: Size) -> Tensor:
         """Return ``(C, h, w)``: the picture itself when the size is right already, float32 otherwise."""
         if self.size == tuple(out_size):
@@ -229,6 +230,7 @@ class Views:
         with torch.autocast(level.device.type, enabled=False):
             return _resize(level, out_size, self.method, length)
 
+    @torch.compiler.disable
     def patches(self, out_size: Size, rows: Tensor, columns: Tensor, patch: int) -> Tensor:
         """Return ``(K, C, P, P)``: what resizing the picture and cutting out chosen patches would give.
 

@@ -63,6 +63,7 @@ def group_looks(grids: Sequence[Grids]) -> dict[Grids, list[int]]:
     return groups
 
 
+@torch.compiler.disable  # its sizes depend on the scores
 def choose_patches(
     scores: Tensor,
     grids: Sequence[Grids],
