@@ -64,7 +64,7 @@ def _add_scenes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     scenes.add_argument(
         "--budget",
         nargs="+",
-        default=["0", "144", "288", "auto"],
+        default=["0", "144", "288", "576", "auto"],
         help="patches per picture, 'auto' or 'all'",
     )
     scenes.add_argument(

@@ -110,8 +110,13 @@ def serve(build: Callable[[dict[str, Any]], Run]) -> None:
     for line in sys.stdin:
         if json.loads(line)["do"] == "finish":
             break
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         with torch.inference_mode():
             outcome = run()
-        answer(seconds=time.perf_counter() - started, tokens=outcome.tokens, check=outcome.check)
+        answer(
+            seconds=time.perf_counter() - started,
+            cpu_seconds=time.process_time() - cpu_started,
+            tokens=outcome.tokens,
+            check=outcome.check,
+        )
     answer(baseline_bytes=baseline, peak_bytes=peak_bytes())

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -65,7 +65,10 @@ class Measurement:
     """One worker's result."""
 
     seconds: float
-    """Median over the timed runs."""
+    """Wall time of one forward, median over the timed runs."""
+
+    cpu_seconds: float
+    """Processor time of one forward over all threads, median: what to trust on a machine that is shared."""
 
     baseline_bytes: int
     """Resident memory after building the model, with every weight touched, and its input."""
@@ -131,14 +134,16 @@ def measure_row(run: TowerRun, preset: Preset, folder: Path, *, looks: int) -> d
             workers[name] = stack.enter_context(Worker(f"{name} ({preset.name})", command, job=job))
             workers[name].receive()
         warm = {name: worker.ask("run") for name, worker in workers.items()}
-        seconds: dict[str, list[float]] = {name: [] for name in workers}
+        timed: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
         for _ in range(run.runs):
             for name, worker in workers.items():
-                seconds[name].append(worker.ask("run")["seconds"])
+                timed[name].append(worker.ask("run"))
         memory = {name: worker.ask("finish") for name, worker in workers.items()}
     results = {
         name: Measurement(
-            seconds=statistics.median(seconds[name]), tokens=warm[name]["tokens"], check=warm[name]["check"],
+            seconds=statistics.median(answer["seconds"] for answer in timed[name]),
+            cpu_seconds=statistics.median(answer["cpu_seconds"] for answer in timed[name]),
+            tokens=warm[name]["tokens"], check=warm[name]["check"],
             **memory[name],
         )
         for name in workers
@@ -167,11 +172,13 @@ def table_row(preset: Preset, looks: int, results: dict[str, Measurement]) -> di
     row["tokens"] = results["ours"].tokens
     for name, result in results.items():
         row[f"{name}_seconds"] = result.seconds
+        row[f"{name}_cpu"] = result.cpu_seconds
         row[f"{name}_peak"] = result.peak_bytes / 1e6
         row[f"{name}_added"] = (result.peak_bytes - result.baseline_bytes) / 1e6
     row["ours_gflops"] = preset.flops(looks) / results["ours"].seconds / 1e9
     if "peer" in results:
         row["speedup"] = results["peer"].seconds / results["ours"].seconds
+        row["cpu_ratio"] = results["peer"].cpu_seconds / results["ours"].cpu_seconds
         row["peak_ratio"] = results["ours"].peak_bytes / results["peer"].peak_bytes
         peer_added = row["peer_added"]
         assert isinstance(peer_added, float)
@@ -191,6 +198,9 @@ def main_table(rows: Sequence[dict[str, Cell]], *, with_peer: bool) -> Table:
         Column(key="ours_seconds", title="ours s", spec=".2f"),
         Column(key="peer_seconds", title="peer s", spec=".2f"),
         Column(key="speedup", title="peer/ours", spec=".2f"),
+        Column(key="ours_cpu", title="ours CPU s", spec=".1f"),
+        Column(key="peer_cpu", title="peer CPU s", spec=".1f"),
+        Column(key="cpu_ratio", title="peer/ours", spec=".2f"),
         Column(key="ours_peak", title="ours peak MB", spec=".0f"),
         Column(key="peer_peak", title="peer peak MB", spec=".0f"),
         Column(key="peak_ratio", title="ours/peer", spec=".2f"),
@@ -200,7 +210,16 @@ def main_table(rows: Sequence[dict[str, Cell]], *, with_peer: bool) -> Table:
         Column(key="ours_gflops", title="ours GFLOP/s", spec=".0f"),
     ]
     if not with_peer:
-        hidden = ("peer_seconds", "speedup", "peer_peak", "peak_ratio", "peer_added", "added_ratio")
+        hidden = (
+            "peer_seconds",
+            "speedup",
+            "peer_cpu",
+            "cpu_ratio",
+            "peer_peak",
+            "peak_ratio",
+            "peer_added",
+            "added_ratio",
+        )
         columns = [column for column in columns if column.key not in hidden]
     return Table(title="One forward of the vision tower", columns=tuple(columns), rows=tuple(rows))
 
@@ -211,13 +230,18 @@ def resolution_table(rows: Sequence[dict[str, Cell]], low: Preset, high: Preset)
     result: list[dict[str, Cell]] = []
     for name in ("ours", "peer"):
         at_low, at_high = (by_preset[preset.name].get(f"{name}_seconds") for preset in (low, high))
+        cpu_low, cpu_high = (by_preset[preset.name].get(f"{name}_cpu") for preset in (low, high))
         if isinstance(at_low, float) and isinstance(at_high, float):
-            result.append({"who": name, "low": at_low, "high": at_high, "ratio": at_high / at_low})
+            assert isinstance(cpu_low, float)
+            assert isinstance(cpu_high, float)
+            row: dict[str, Cell] = {"who": name, "low": at_low, "high": at_high, "ratio": at_high / at_low}
+            result.append({**row, "cpu_ratio": cpu_high / cpu_low})
     columns = (
         Column(key="who", title="tower"),
         Column(key="low", title=f"{low.side} px: s", spec=".2f"),
         Column(key="high", title=f"{high.side} px: s", spec=".2f"),
         Column(key="ratio", title=f"{high.side}/{low.side}", spec=".2f"),
+        Column(key="cpu_ratio", title="in CPU s", spec=".2f"),
     )
     return Table(
         title=f"Cost against resolution: {high.pass_budget} patches in one look",
@@ -259,7 +283,8 @@ def run_tower(run: TowerRun, *, command: str) -> Report:
 def _notes(run: TowerRun) -> tuple[str, ...]:
     """How the numbers were taken."""
     notes = [
-        f"Seconds: median of {run.runs} runs after one warm-up, alternating between the implementations. "
+        f"Seconds: median of {run.runs} runs after one warm-up, alternating between the implementations; CPU s "
+        "is the processor time of all threads, which other work on the machine changes little. "
         "Memory: resident set, each row and implementation in its own process, in 10^6 bytes; 'above model' "
         "leaves out what was resident with the model and its input loaded.",
     ]

@@ -21,12 +21,15 @@ HIGH, LOW = get_preset("tiny-4x"), get_preset("tiny-2x")
 
 
 def measured(seconds, *, peak=3_000_000, tokens=48, check=1.0):
-    return Measurement(seconds=seconds, baseline_bytes=1_000_000, peak_bytes=peak, tokens=tokens, check=check)
+    return Measurement(
+        seconds=seconds, cpu_seconds=2 * seconds, baseline_bytes=1_000_000, peak_bytes=peak, tokens=tokens,
+        check=check,
+    )  # fmt: skip
 
 
 def test_ratios_of_a_row_follow_from_its_numbers():
     row = table_row(HIGH, 1, {"ours": measured(2.0), "peer": measured(3.0, peak=5_000_000)})
-    assert row["speedup"] == 1.5
+    assert row["speedup"] == row["cpu_ratio"] == 1.5
     assert row["peak_ratio"] == 3 / 5
     assert row["added_ratio"] == 2 / 4
     assert row["ours_gflops"] == pytest.approx(HIGH.flops(1) / 2.0 / 1e9)
