@@ -7,10 +7,9 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 import vila_hd
@@ -40,7 +39,7 @@ class Assembly:
     """The parts of one stage."""
 
     model: nn.Module
-    dataset: Dataset
+    dataset: RegionDataset | QuestionDataset
     collator: Callable[[list[Any]], dict[str, Any]]
     step: Step
     count_supervised: Callable[[dict[str, Any]], int]
@@ -75,7 +74,7 @@ def _assemble_pretrain(config: StageConfig, ranks: int) -> Assembly:
             load_model_file(config.model), logit_bias=config.contrastive.logit_bias
         )
     else:
-        model = PS3Model.from_pretrained(config.model)
+        model = cast(PS3Model, PS3Model.from_pretrained(config.model))
         tokenizer = PS3Tokenizer.from_pretrained(config.model)
         image_processor = PS3ImageProcessor.from_pretrained(config.model)
 
@@ -212,8 +211,9 @@ def load_or_compose(config: StageConfig) -> tuple[VilaHDForConditionalGeneration
 def scene_tokenizer(model_file: ModelFile) -> PreTrainedTokenizerFast:
     """The tokenizer of the scenes' language: the same one in every process."""
     with tempfile.TemporaryDirectory() as folder:
-        options = {} if model_file.vocabulary is None else {"vocabulary": model_file.vocabulary}
-        return build_scene_tokenizer(folder, **options)
+        if model_file.vocabulary is None:
+            return build_scene_tokenizer(folder)
+        return build_scene_tokenizer(folder, vocabulary=model_file.vocabulary)
 
 
 def known_fields(cls: type, values: dict[str, object], where: str) -> dict[str, Any]:

@@ -1,8 +1,11 @@
 """What a training run is made of: one ``StageConfig`` per YAML file under ``configs/train``."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from vila_hd import scenes
 
 from .stages import Component
 
@@ -27,7 +30,7 @@ class DataConfig:
     num_objects: int = 12
     """Signs per picture."""
 
-    tiers: dict[str, float] | None = None
+    tiers: Mapping[scenes.Tier, float] | None = None
     """Share of each tier of marks; None: the generator's default."""
 
     items_per_picture: int = 4
@@ -65,7 +68,7 @@ class OptimConfig:
     lr: float
     """Peak learning rate of every component that ``component_lr`` does not name."""
 
-    component_lr: dict[Component, float] = field(default_factory=dict)
+    component_lr: Mapping[Component, float] = field(default_factory=lambda: {})
     """Peak learning rate of single components; the schedule scales every one of them."""
 
     betas: tuple[float, float] = (0.9, 0.95)
@@ -78,7 +81,7 @@ class OptimConfig:
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
 
     def __post_init__(self) -> None:
-        for name, value in {"lr": self.lr, **self.component_lr}.items():
+        for name, value in [("lr", self.lr), *self.component_lr.items()]:
             if not value > 0:
                 raise ValueError(f"{name}={value}: use a learning rate > 0 (freeze with 'trainable')")
 
@@ -136,6 +139,9 @@ class LookConfig:
     per_scale: tuple[int, ...] | None = None
     """Patches of each high-resolution scale per look, low scale first; None: the model's own split."""
 
+    passes: int = 1
+    """Passes of that many patches per look. The default budget of the model itself is for answering only."""
+
     forced_share: float = 1.0
     """Side of the part of a box that is forced into the choice. Boxes are forced in whole cells of the first
     high-resolution scale, so a small budget covers an object better when only its middle is forced."""
@@ -152,6 +158,8 @@ class LookConfig:
             raise ValueError(f"own_choice={self.own_choice}: use a share from 0 to 1")
         if not 0 < self.forced_share <= 1:
             raise ValueError(f"forced_share={self.forced_share}: use a share above 0, up to 1")
+        if self.passes < 1:
+            raise ValueError(f"passes={self.passes}: use a number >= 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,5 +63,5 @@ def gather_rows(rows: Tensor, counts: list[int]) -> Tensor:
     """
     if len(counts) == 1:
         return rows
-    gathered: Tensor = _GatherRows.apply(rows, counts)  # type: ignore[no-untyped-call]
+    gathered: Tensor = _GatherRows.apply(rows, counts)
     return gathered

@@ -32,8 +32,8 @@ def build_recipe_parser() -> argparse.ArgumentParser:
     """Options of ``python -m train recipe``."""
     parser = argparse.ArgumentParser(
         prog="python -m train recipe",
-        description="Run the stages of a recipe in order, each from the output of the one before; finished ones "
-        "are skipped, an interrupted one goes on from its newest checkpoint.",
+        description="Run the stages of a recipe in order, each from the output of the one before; finished "
+        "ones are skipped, an interrupted one goes on from its newest checkpoint.",
     )
     parser.add_argument("recipe", type=Path, help="recipe file, e.g. configs/train/nano.yaml")
     _add_shared(parser)

@@ -9,12 +9,11 @@ from torch import Tensor, nn
 
 from vila_hd.options import HighResOptions
 from vila_hd.ps3.configuration_ps3 import PS3VisionConfig
-from vila_hd.ps3.modeling_ps3_dual import PS3Output
 from vila_hd.ps3.regions import Regions
 from vila_hd.ps3.resampling import grid_of, scale_size
 from vila_hd.ps3.selection import PatchSelection
 
-from .config import SelectionConfig, StageConfig
+from .config import LookConfig, SelectionConfig, StageConfig
 from .distributed import world_size
 from .objectives import contrastive, language, selection
 from .trainer import StepResult
@@ -97,6 +96,55 @@ def bottom_up_targets(batch: dict[str, Any], boxes: Tensor, config: SelectionCon
     return Regions.from_boxes([boxes[(looks == i) & has_area] for i in range(len(sizes))])
 
 
+def selection_losses(
+    prompt_scores: Tensor | None,
+    saliency_scores: Tensor | None,
+    batch: dict[str, Any],
+    boxes: Tensor,
+    *,
+    grids: Sequence[tuple[int, int]],
+    config: SelectionConfig,
+) -> StepResult:
+    """Weighted losses of the score maps that there are, and their parts.
+
+    Args:
+        prompt_scores: ``(L, g, g)`` steered by text, against the box of each look.
+        saliency_scores: ``(L, g, g)`` without text, against the boxes of each picture, once per picture.
+        batch: from a collator.
+        boxes: ``(L, 4)`` normalised boxes of its looks.
+        grids: rows and columns of every high-resolution scale.
+        config: weights and targets.
+    """
+    parts = []
+    if prompt_scores is not None:
+        part = selection_parts(prompt_scores, boxes_as_regions(boxes), grids, config)
+        parts.append(("top_down", config.top_down_weight, part))
+    if saliency_scores is not None:
+        first = first_look_of_pictures(batch["look_index"])
+        part = selection_parts(saliency_scores[first], bottom_up_targets(batch, boxes, config), grids, config)
+        parts.append(("bottom_up", config.bottom_up_weight, part))
+    loss = boxes.new_zeros((), dtype=torch.float32)
+    metrics: dict[str, Tensor] = {}
+    for name, weight, (bce, dice, hits) in parts:
+        loss = loss + weight * (bce + dice)
+        metrics |= {f"{name}_bce": bce.detach(), f"{name}_dice": dice.detach(), f"{name}_hit": hits}
+    return StepResult(loss, metrics)
+
+
+def unwrap(model: nn.Module) -> Any:
+    """The model inside the engine."""
+    return getattr(model, "module", model)
+
+
+def look_options(config: LookConfig, vision: PS3VisionConfig) -> HighResOptions:
+    """How closely to look while training, independent of the budget that the model answers with."""
+    split = config.per_scale or vision.max_select_num_each_scale
+    patches = vision.max_select_num if split is None else sum(split)
+    return HighResOptions(
+        budget=config.passes * patches, per_scale=config.per_scale, guided_by=config.guided_by
+    )
+
+
 class PretrainStep:
     """``ps3_pretrain``: regions against captions, score maps against boxes. One model call for everything."""
 
@@ -110,10 +158,11 @@ class PretrainStep:
         """Loss and metrics of one micro-batch."""
         config, looks = self.config, batch["look_index"]
         boxes = normalised_boxes(batch["boxes"], batch["picture_sizes"][looks])
+        owner = unwrap(model)
         output = model(
             batch["pixel_values"],
             batch["input_ids"],
-            options=HighResOptions(per_scale=config.looks.per_scale),
+            options=look_options(config.looks, owner.config.vision_config),
             regions=boxes_as_regions(shrink_boxes(boxes, config.looks.forced_share)),
             pool_regions=boxes_as_regions(boxes),
             look_index=looks,
@@ -125,7 +174,6 @@ class PretrainStep:
         pairs = contrastive.Pairs(
             output.image_embeds, text, batch["picture_ids"][looks], batch["caption_ids"]
         )
-        owner = getattr(model, "module", model)
         scale = owner.logit_scale.clamp(0.0, MAX_LOGIT_SCALE)
         swapped = batch["swapped_index"]
         loss = contrastive.sigmoid_contrastive_loss(
@@ -141,31 +189,17 @@ class PretrainStep:
             "logit_scale": scale.detach().exp().mean(),
             "logit_bias": owner.logit_bias.detach().mean(),
         }
-        top_down = self._top_down(output, boxes)
-        bottom_up = self._bottom_up(output, boxes, batch)
-        for name, weight, (bce, dice, hits) in (
-            ("top_down", config.selection.top_down_weight, top_down),
-            ("bottom_up", config.selection.bottom_up_weight, bottom_up),
-        ):
-            loss = loss + weight * (bce + dice)
-            metrics |= {f"{name}_bce": bce.detach(), f"{name}_dice": dice.detach(), f"{name}_hit": hits}
-        return StepResult(loss, metrics)
-
-    def _top_down(self, output: PS3Output, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The map that a caption steers, against the caption's box."""
-        grids = output.vision.selection.grids[0]
-        return selection_parts(output.prompt_scores, boxes_as_regions(boxes), grids, self.config.selection)
-
-    def _bottom_up(
-        self, output: PS3Output, boxes: Tensor, batch: dict[str, Any]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The map without text, against the boxes of all objects or those of this batch; once per picture."""
-        if output.saliency_scores is None:
-            zero = output.prompt_scores.new_zeros(())
-            return zero, zero, zero
-        targets = bottom_up_targets(batch, boxes, self.config.selection)
-        scores = output.saliency_scores[first_look_of_pictures(batch["look_index"])]
-        return selection_parts(scores, targets, output.vision.selection.grids[0], self.config.selection)
+        assert output.vision is not None
+        assert output.vision.selection is not None
+        maps = selection_losses(
+            output.prompt_scores,
+            output.saliency_scores,
+            batch,
+            boxes,
+            grids=output.vision.selection.grids[0],
+            config=config.selection,
+        )
+        return StepResult(loss + maps.loss, metrics | maps.metrics)
 
 
 def question_inputs(batch: dict[str, Any]) -> dict[str, Any]:
@@ -192,7 +226,7 @@ class LanguageStep:
         output = model(
             **question_inputs(batch),
             labels=batch["labels"],
-            high_res=HighResOptions(per_scale=config.looks.per_scale, guided_by=config.looks.guided_by),
+            high_res=look_options(config.looks, unwrap(model).config.vision_config),
             regions=boxes_as_regions(given),
             num_items_in_batch=num_items,
         )
@@ -203,12 +237,12 @@ class LanguageStep:
             "high_res_patches": mean_patches(output.looks),
         }
         if config.looks.guided_by == "prompt":
-            grids = output.looks.grids[0]
-            bce, dice, hits = selection_parts(output.scores, boxes_as_regions(boxes), grids, config.selection)
-            metrics |= {"top_down_bce": bce.detach(), "top_down_dice": dice.detach(), "top_down_hit": hits}
+            maps = selection_losses(
+                output.scores, None, batch, boxes, grids=output.looks.grids[0], config=config.selection
+            )
+            metrics |= maps.metrics
             # The language part is a share of the whole step already; this one is a mean over the micro-batch.
-            share = config.selection.top_down_weight / config.accumulation_steps(world_size())
-            loss = loss + share * (bce + dice)
+            loss = loss + maps.loss / config.accumulation_steps(world_size())
         return StepResult(loss, metrics)
 
 
@@ -232,16 +266,10 @@ class SelectStep:
             saliency=config.bottom_up_weight > 0,
             scores_only=True,
         )
-        grids = scale_grids(getattr(model, "module", model).config.vision_config, batch["picture_sizes"][0])
-        bce, dice, hits = selection_parts(output.scores, boxes_as_regions(boxes), grids, config)
-        loss = config.top_down_weight * (bce + dice)
-        metrics = {"top_down_bce": bce.detach(), "top_down_dice": dice.detach(), "top_down_hit": hits}
-        if output.saliency_scores is not None:
-            targets, scores = bottom_up_targets(batch, boxes, config), output.saliency_scores
-            bce, dice, hits = selection_parts(scores[first_look_of_pictures(looks)], targets, grids, config)
-            loss = loss + config.bottom_up_weight * (bce + dice)
-            metrics |= {"bottom_up_bce": bce.detach(), "bottom_up_dice": dice.detach(), "bottom_up_hit": hits}
-        return StepResult(loss, metrics)
+        grids = scale_grids(unwrap(model).config.vision_config, batch["picture_sizes"][0])
+        return selection_losses(
+            output.scores, output.saliency_scores, batch, boxes, grids=grids, config=config
+        )
 
 
 def mean_patches(chosen: PatchSelection | None) -> Tensor:

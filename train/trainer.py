@@ -87,12 +87,13 @@ class StageTrainer(Trainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with one group per component and kind of decay; the schedule scales the rate of each."""
-        if self.optimizer is None:
+        optimizer: torch.optim.Optimizer | None = getattr(self, "optimizer", None)
+        if optimizer is None:
             groups = parameter_groups(self.model if model is None else model, self.optim_config)
-            self.optimizer = torch.optim.AdamW(
+            optimizer = self.optimizer = torch.optim.AdamW(
                 groups, lr=self.optim_config.lr, betas=self.optim_config.betas, eps=self.optim_config.eps
             )
-        return self.optimizer
+        return optimizer
 
 
 def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, Any]]:

@@ -3,7 +3,8 @@
 import torch
 
 from train import steps
-from train.config import SelectionConfig
+from train.config import LookConfig, SelectionConfig
+from vila_hd.testing import tiny_vision_config
 
 
 def test_boxes_become_shares_of_their_picture():
@@ -47,3 +48,9 @@ def test_bottom_up_targets():
     sampled = SelectionConfig(bottom_up_target="sampled_boxes")
     own = steps.bottom_up_targets(batch, boxes, sampled).on_grid(2, 2).flatten(1).tolist()
     assert own == [[True, False, False, False], [False, False, True, False]]
+
+
+def test_training_budget_is_its_own():
+    vision = tiny_vision_config()
+    assert steps.look_options(LookConfig(per_scale=(4, 28)), vision).budget == 32
+    assert steps.look_options(LookConfig(passes=2), vision).budget == 2 * vision.max_select_num

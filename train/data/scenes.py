@@ -1,6 +1,7 @@
 """Rendered scenes as training rows. Row ``i`` is a pure function of (config, seed, i), so a run can resume
 anywhere."""
 
+import dataclasses
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -72,8 +73,9 @@ class ScenePictures:
             ranks: processes that share the rows evenly; each remembers its share of a block.
         """
         self.config = config
-        options = {} if config.tiers is None else {"tiers": config.tiers}
-        self.scene_config = scenes.SceneConfig(size=config.size, num_objects=config.num_objects, **options)
+        self.scene_config = scenes.SceneConfig(size=config.size, num_objects=config.num_objects)
+        if config.tiers is not None:
+            self.scene_config = dataclasses.replace(self.scene_config, tiers=config.tiers)
         self.seeds = scenes.SPLITS[config.split]
         self.capacity = -(-config.block_size // ranks) if config.picture_repeats > 1 else 1
         self.memory: OrderedDict[int, tuple[scenes.Scene, Picture]] = OrderedDict()

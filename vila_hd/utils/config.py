@@ -234,7 +234,7 @@ def _coerce_sequence(hint: Any, value: Any, where: str) -> Any:
         return tuple(
             _coerce(arg, item, f"{where}[{i}]") for i, (arg, item) in enumerate(zip(args, value, strict=True))
         )
-    return origin(_coerce(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))  # type: ignore[misc]
+    return origin(_coerce(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
 
 
 def _coerce_mapping(hint: Any, value: Any, where: str) -> dict[str, Any]:
