@@ -283,8 +283,8 @@ def run_tower(run: TowerRun, *, command: str) -> Report:
 def _notes(run: TowerRun) -> tuple[str, ...]:
     """How the numbers were taken."""
     notes = [
-        f"Seconds: median of {run.runs} runs after one warm-up, alternating between the implementations; CPU s "
-        "is the processor time of all threads, which other work on the machine changes little. "
+        f"Seconds: median of {run.runs} runs after one warm-up, alternating between the implementations; CPU "
+        "s is the processor time of all threads, which other work on the machine changes little. "
         "Memory: resident set, each row and implementation in its own process, in 10^6 bytes; 'above model' "
         "leaves out what was resident with the model and its input loaded.",
     ]
