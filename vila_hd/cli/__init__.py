@@ -4,6 +4,7 @@ Exit status: 0 fine, 2 something the user can mend (one line ``error: ...`` on s
 """
 
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from ..errors import VilaHDError
 from ..utils.logging import configure_for_terminal
 from .parsers import COMMANDS, command_parser, main_parser
-from .terminal import print_error
+from .terminal import one_line, print_error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,10 +26,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return 130
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        print_error(f"out of memory ({one_line(error)[:100]}): use a smaller --budget or --max-scale, or cpu")
+        return 2
     except BrokenPipeError:
         # The reader of our output is gone (vila-hd info nano | head -1); not to be told again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """Whether a GPU or the machine had too little memory. Told by name: torch is not imported here."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return "can't allocate memory" in str(error)
 
 
 def _run(words: list[str]) -> int:
@@ -51,5 +64,8 @@ def _run(words: list[str]) -> int:
 def _quieten_libraries() -> None:
     """Our warnings as lines on stderr; those of libraries are about code, not about what the user typed."""
     configure_for_terminal()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # an answer in a script that the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     for module in ("PIL", "transformers", "torch"):
         warnings.filterwarnings("ignore", module=module)

@@ -1,5 +1,6 @@
 """The command as a whole: exit status, one line of error, Ctrl-C, closed pipes."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,42 @@ def test_ctrl_c_is_130(capsys, monkeypatch):
 
     monkeypatch.setattr(cli, "_run", interrupted)
     assert cli.main(["ask"]) == 130
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried 3 GiB\nmore"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: 9 bytes"
+        ),
+    ],
+)
+def test_too_little_memory_is_one_line(capsys, monkeypatch, error):
+    def fail(words):
+        raise error
+
+    monkeypatch.setattr(cli, "_run", fail)
+    assert "out of memory" in refused(capsys, "ask")
+
+
+def test_other_errors_of_libraries_are_bugs_and_are_not_hidden(monkeypatch):
+    def fail(words):
+        raise RuntimeError("shape mismatch")
+
+    monkeypatch.setattr(cli, "_run", fail)
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        cli.main(["ask"])
+
+
+def test_a_terminal_that_cannot_show_an_answer_gets_escapes():
+    program = "from vila_hd import cli; cli._quieten_libraries(); print('\\u4f60')"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert done.stdout == "\\u4f60\n"
 
 
 def test_scene_writes_the_picture_and_prints_its_questions(capsys, tmp_path):
