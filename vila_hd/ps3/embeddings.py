@@ -4,6 +4,8 @@ Shape suffixes used in this file:
     M = chosen patches, D = width, P = patch side, G = side of a stored position table, T = taps per axis.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -52,7 +54,7 @@ def positions_at(table: Tensor, grid: int, rows: Tensor, columns: Tensor, *, cro
     return values.to(table.dtype)
 
 
-def to_pixels(patches: Tensor, mean: list[float], std: list[float]) -> Tensor:
+def to_pixels(patches: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Return raw RGB values 0..255 ``(..., 3, h, w)`` as normalised float32."""
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=patches.device)
     factor = torch.tensor([1 / (255 * s) for s in std], device=patches.device)

@@ -4,7 +4,7 @@ Shape suffixes used in this file:
     B = sequences, N = tokens, D = width, M = chosen patches.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +73,7 @@ class Trunk(nn.Module):
         x: Tensor,
         *,
         blocks: int,
-        keep: Sequence[int] = (),
+        keep: Collection[int] = (),
         cache: Sequence[KeyValue] | None = None,
         index: Tensor | None = None,
         mask: Tensor | None = None,

@@ -80,7 +80,7 @@ def test_chosen_patches_equal_patches_of_the_resized_picture(method, size, out, 
     chosen = torch.randperm(rows.numel(), generator=torch.Generator().manual_seed(0))[: rows.numel() // 4 + 1]
     rows, columns = rows.flatten()[chosen], columns.flatten()[chosen]
     patches = Views(picture, method).patches(out, rows, columns, patch)
-    tolerance = 2e-4 if raw else 1e-5
+    tolerance = 2e-4 if raw else 5e-5  # float pictures are resized by torch, patches by our own taps
     torch.testing.assert_close(patches, whole[rows, columns], atol=tolerance, rtol=0)
 
 
