@@ -158,11 +158,10 @@ class PretrainStep:
         """Loss and metrics of one micro-batch."""
         config, looks = self.config, batch["look_index"]
         boxes = normalised_boxes(batch["boxes"], batch["picture_sizes"][looks])
-        owner = unwrap(model)
         output = model(
             batch["pixel_values"],
             batch["input_ids"],
-            options=look_options(config.looks, owner.config.vision_config),
+            options=look_options(config.looks, unwrap(model).config.vision_config),
             regions=boxes_as_regions(shrink_boxes(boxes, config.looks.forced_share)),
             pool_regions=boxes_as_regions(boxes),
             look_index=looks,
@@ -174,12 +173,12 @@ class PretrainStep:
         pairs = contrastive.Pairs(
             output.image_embeds, text, batch["picture_ids"][looks], batch["caption_ids"]
         )
-        scale = owner.logit_scale.clamp(0.0, MAX_LOGIT_SCALE)
+        scale = output.logit_scale.clamp(0.0, MAX_LOGIT_SCALE)
         swapped = batch["swapped_index"]
         loss = contrastive.sigmoid_contrastive_loss(
             pairs,
             scale,
-            owner.logit_bias,
+            output.logit_bias,
             intra_image_negatives=config.contrastive.intra_image_negatives,
             extra=contrastive.ExtraNegatives(output.text_embeds, swapped) if swapped.shape[1] else None,
         )
@@ -187,7 +186,7 @@ class PretrainStep:
             "contrastive": loss.detach(),
             "retrieval": contrastive.retrieval_rate(pairs),
             "logit_scale": scale.detach().exp().mean(),
-            "logit_bias": owner.logit_bias.detach().mean(),
+            "logit_bias": output.logit_bias.detach().mean(),
         }
         assert output.vision is not None
         assert output.vision.selection is not None

@@ -49,6 +49,13 @@ class PS3Output(ModelOutput):
     saliency_scores: Tensor | None = None
     """``(L, g, g)``: how interesting it is without a text."""
 
+    logit_scale: Tensor | None = None
+    """The logarithm of the factor on cosine similarities."""
+
+    logit_bias: Tensor | None = None
+    """The number added to them. Both are copies: under ZeRO-3 the parameters are empty outside of
+    ``forward``."""
+
     vision: PS3VisionOutput | None = None
     """Everything the vision tower computed."""
 
@@ -225,6 +232,8 @@ class PS3Model(PS3PreTrainedModel):
             text_embeds=text.pooled_output,
             prompt_scores=vision.prompt_scores,
             saliency_scores=vision.saliency_scores,
+            logit_scale=self.logit_scale.clone(),
+            logit_bias=self.logit_bias.clone(),
             vision=vision,
             text=text,
         )
