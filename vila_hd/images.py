@@ -62,7 +62,6 @@ DECODER_ERRORS = (
     ValueError,
     struct.error,
     zlib.error,
-    Image.DecompressionBombError,
 )
 """What Pillow's decoders raise on damaged files, found by fuzzing (tests/vila_hd/test_images.py)."""
 
@@ -170,6 +169,12 @@ def _decoding(label: str, what: str) -> Iterator[None]:
         raise
     except MemoryError as error:
         raise VilaHDError(f"{label}: not enough memory to decode it; make the picture smaller") from error
+    except Image.DecompressionBombError as error:
+        # Some decoders ask (TIFF, WebP); a library must not change the setting of the whole process.
+        raise VilaHDError(
+            f"{label}: more pixels than Pillow decodes ({_reason(error)}); make it smaller, or allow it with "
+            "--allow-huge-images (in Python: PIL.Image.MAX_IMAGE_PIXELS = None)"
+        ) from error
     except DECODER_ERRORS as error:
         raise VilaHDError(
             f"{label}: damaged or cut off, it cannot be decoded as a {what} ({_reason(error)}); get it again "

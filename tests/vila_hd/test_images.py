@@ -252,6 +252,7 @@ def test_more_than_200_megapixels_are_refused_before_decoding():
     assert "--allow-huge-images" in message
 
 
+@pytest.mark.slow
 def test_huge_pictures_open_when_allowed():
     content = encoded(Image.new("1", (20_000, 10_001)), "PNG")
     assert MAX_PIXELS < 20_000 * 10_001
@@ -267,9 +268,19 @@ def test_the_limit_is_for_what_is_not_decoded_yet(tmp_path):
     assert open_image(opened, max_pixels=100) is opened
 
 
-def test_no_warning_and_no_error_of_pillow_below_our_limit(recwarn):
-    open_image(encoded(Image.new("1", (19_000, 10_500)), "PNG"))  # Pillow's own limit is 179 megapixels
+def test_pillow_s_own_limit_neither_warns_nor_refuses(recwarn, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    for kind in ("PNG", "JPEG", "BMP"):
+        assert open_image(encoded(gradient(), kind)).size == (23, 17)
     assert not recwarn.list
+    assert Image.MAX_IMAGE_PIXELS == 10
+
+
+def test_where_pillow_insists_on_its_limit_the_message_says_so(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    message = error_of(encoded(gradient(), "TIFF"), name="map.tif")
+    assert "map.tif: more pixels than Pillow decodes" in message
+    assert "--allow-huge-images" in message
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,8 @@ def open_images(names: Sequence[str], *, allow_huge: bool) -> list[Image.Image]:
     Raises:
         VilaHDError: one of them cannot be opened.
     """
+    if allow_huge:
+        Image.MAX_IMAGE_PIXELS = None  # asked for by the user, for this process
     return [open_image(name, max_pixels=None if allow_huge else MAX_PIXELS) for name in names]
 
 

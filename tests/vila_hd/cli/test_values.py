@@ -1,9 +1,10 @@
 """Typed words become options, or one line that says which word is wrong."""
 
 import pytest
+from PIL import Image
 
 from vila_hd.cli.parsers import command_parser
-from vila_hd.cli.values import high_res_options, parse_guides, split_inputs
+from vila_hd.cli.values import high_res_options, open_images, parse_guides, split_inputs
 from vila_hd.errors import VilaHDError
 
 
@@ -100,6 +101,13 @@ def test_guides_without_meaning(guides, words):
 @pytest.mark.parametrize("box", ["5,2,3,4", "1,4,3,4", "nan,0,1,1", "1,1,inf,2"])
 def test_boxes_without_area(box):
     error_of(high_res_options, parsed("a.png", "q", "--guided-by", box), num_images=1, default_guide="prompt")
+
+
+def test_huge_pictures_of_every_format_open_when_allowed(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    Image.new("RGB", (30, 20)).save(tmp_path / "map.tif")
+    error_of(open_images, [str(tmp_path / "map.tif")], allow_huge=False)
+    assert open_images([str(tmp_path / "map.tif")], allow_huge=True)[0].size == (30, 20)
 
 
 @pytest.mark.parametrize(
