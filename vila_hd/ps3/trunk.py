@@ -37,7 +37,9 @@ class Trunk(nn.Module):
         side = config.position_grid_size or config.low_res_grid
         self.pos_embed = nn.Parameter(torch.zeros(1, side * side, width))
         self.patch_embed = PatchEmbed(width, config.patch_size)
-        drops = torch.linspace(0, float(config.drop_path or 0), depth).tolist()
+        # Plain numbers: torch.linspace gives none when the model is built on the meta device.
+        rate = float(config.drop_path or 0)
+        drops = [rate * index / max(depth - 1, 1) for index in range(depth)]
         self.blocks = nn.ModuleList(
             Block(width, heads, config.mlp_size, eps=config.layer_norm_eps, drop_path=drop) for drop in drops
         )
