@@ -2,7 +2,7 @@
 
 
 class VilaHDError(ValueError):
-    """Bad input, a bad option or a bad checkpoint. The message is one line: the offending value, then the fix.
+    """Bad input, a bad option or a bad checkpoint. The message is one line: the offending value, the fix.
 
     Command lines print it without a traceback and exit with status 2.
     """

@@ -11,21 +11,21 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class HighResOptions:
-    """Choices of one call. Nothing here is stored in a checkpoint, and no environment variable changes it."""
+    """Choices of one call. No checkpoint stores them, and no environment variable changes them."""
 
     budget: int | Literal["auto", "all"] = "auto"
-    """High-resolution patches per picture over all passes. ``auto``: the checkpoint's own default; ``all``: every
-    patch of every scale; 0: low resolution only. More than there are is clamped to all."""
+    """High-resolution patches per picture over all passes. ``auto``: the checkpoint's own default; ``all``:
+    every patch of every scale; 0: low resolution only. More than there are is clamped to all."""
 
     guided_by: Literal["prompt", "saliency", "regions"] = "prompt"
-    """What steers the choice. ``prompt``: the question; ``saliency``: the picture alone; ``regions``: patches that
-    touch ``regions`` come first, the rest of the budget follows the question."""
+    """What steers the choice. ``prompt``: the question; ``saliency``: the picture alone; ``regions``: patches
+    that touch ``regions`` come first, the rest of the budget follows the question."""
 
     regions: tuple[tuple[Box, ...], ...] = ()
     """Boxes per picture, in pixels of the original picture; only with ``guided_by="regions"``."""
 
     per_scale: tuple[int, ...] | None = None
-    """Patches of each high-resolution scale in one pass, low scale first; None: the checkpoint's own split."""
+    """Patches of each high-resolution scale in one pass, low scale first; None: the checkpoint's own."""
 
     max_scale: int | None = None
     """Largest scale to look at, in pixels (one of the checkpoint's scales); None: all scales."""
@@ -46,8 +46,8 @@ class HighResOptions:
             raise VilaHDError(f"guided_by={self.guided_by!r}: use 'prompt', 'saliency' or 'regions'")
         if (self.guided_by == "regions") != bool(self.regions):
             raise VilaHDError(
-                f"guided_by={self.guided_by!r} with {len(self.regions)} region list(s): give one list of boxes per "
-                "picture together with guided_by='regions'"
+                f"guided_by={self.guided_by!r} with {len(self.regions)} region list(s): give one list of "
+                "boxes per picture together with guided_by='regions'"
             )
         for boxes in self.regions:
             for box in boxes:
