@@ -214,8 +214,6 @@ class PS3VisionEncoder(nn.Module):
             raise VilaHDError(f"{len(regions)} regions for {len(scores)} looks: give one entry per look")
         if plans is None:
             plans = self.plan(grids, options)
-        if regions is not None:
-            regions = regions.to(scores.device)
         return choose_patches(scores.detach(), grids, plans, regions=regions, smooth=options.smooth)
 
     def _look_grids(self, low: LowRes, look_index: Tensor | None, looks: int) -> list[Grids]:

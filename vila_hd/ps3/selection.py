@@ -42,7 +42,7 @@ def score_maps(
     maps: list[list[Tensor]] = [[] for _ in grids]
     for shared, looks in group_looks(grids).items():
         part = scores if len(looks) == len(grids) else scores[looks]
-        forced = None if regions is None else regions.subset(looks).on_scales(shared)
+        forced = None if regions is None else regions.subset(looks).to(scores.device).on_scales(shared)
         for i, grid in enumerate(shared):
             stretched = F.interpolate(part[:, None].float(), size=grid, mode="nearest").to(scores.dtype)[:, 0]
             if forced is not None:

@@ -311,6 +311,7 @@ def test_raw_pixels_work_in_bfloat16():
     assert torch.isfinite(out.last_hidden_state).all()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_compiling_does_not_break_it(tower):
     compiled = torch.compile(tower, backend="eager")
