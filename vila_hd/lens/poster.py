@@ -168,9 +168,9 @@ def _panels(image: Image.Image, look: Look, *, number: int | None) -> list[Panel
         Panel(lambda size: _reduced(seen, size), "What it saw", f"{' + '.join(['low-res', *used])} px"),
     ]
     if place is not None:
-        corner = (place[0] / view[0], place[1] / view[1], place[2] / view[0], place[3] / view[1])
         low_res = low_res_view(processed, look)
-        box = tuple(part * low_res.width for part in corner)
+        across, down = low_res.width / view[0], low_res.width / view[1]
+        box = (place[0] * across, place[1] * down, place[2] * across, place[3] * down)
         panels.append(
             Panel(
                 lambda size: low_res.resize(size, Image.Resampling.BICUBIC, box=box),
