@@ -395,6 +395,9 @@ def _check_cache_settings(setting: _Settings) -> None:
     kind = setting("cache_implementation")
     if kind not in (None, "dynamic"):
         raise VilaHDError(f"cache_implementation={kind!r}: prompts with pictures use 'dynamic'; leave it out")
+    for name in ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit"):
+        if setting(name) is not None:
+            raise VilaHDError(f"{name}: assisted generation reads no pictures; leave it out")
     if setting("past_key_values") is not None:
         raise VilaHDError(
             "past_key_values with pixel_values: pass low_res of the last answer to save its low-res pass"
