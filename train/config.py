@@ -146,6 +146,10 @@ class LookConfig:
     """Side of the part of a box that is forced into the choice. Boxes are forced in whole cells of the first
     high-resolution scale, so a small budget covers an object better when only its middle is forced."""
 
+    pooled_share: float = 1.0
+    """Side of the part of a box whose chosen patches are pooled against its caption (``ps3_pretrain``); less
+    than 1 leaves out frames and surroundings."""
+
     own_choice: float = 0.0
     """Share of looks whose patches the model chooses by itself; the others are given the box of the item
     first."""
@@ -156,8 +160,9 @@ class LookConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.own_choice <= 1:
             raise ValueError(f"own_choice={self.own_choice}: use a share from 0 to 1")
-        if not 0 < self.forced_share <= 1:
-            raise ValueError(f"forced_share={self.forced_share}: use a share above 0, up to 1")
+        for name, share in (("forced_share", self.forced_share), ("pooled_share", self.pooled_share)):
+            if not 0 < share <= 1:
+                raise ValueError(f"{name}={share}: use a share above 0, up to 1")
         if self.passes < 1:
             raise ValueError(f"passes={self.passes}: use a number >= 1")
 

@@ -163,7 +163,7 @@ class PretrainStep:
             batch["input_ids"],
             options=look_options(config.looks, unwrap(model).config.vision_config),
             regions=boxes_as_regions(shrink_boxes(boxes, config.looks.forced_share)),
-            pool_regions=boxes_as_regions(boxes),
+            pool_regions=boxes_as_regions(shrink_boxes(boxes, config.looks.pooled_share)),
             look_index=looks,
             text_index=batch["text_index"],
             is_global=batch["is_global"],

@@ -48,7 +48,7 @@ def test_stages_of_a_recipe_follow_each_other(path, smoke, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["micro_batch_size=7"], "global_batch_size=24 is not a multiple of micro_batch_size=7"),
+        (["micro_batch_size=7"], "global_batch_size=12 is not a multiple of micro_batch_size=7"),
         (["trainable=[]"], "trainable is empty"),
         (["trainable=[tower]"], r"trainable\[0\]: expected one of"),
         (["optim.component_lr={llm: 1e-3}"], r"optim.component_lr names \['llm'\]"),
