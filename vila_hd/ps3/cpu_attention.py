@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _CHUNK = 1 << 24
-"""Logits that are in memory at a time: 32 MB."""
+"""Logits that are in memory at a time (32 MB); fewer would mean more steps, at which threads wait."""
 
 _LEAST = 1 << 21
 """Fewer logits than this are left to the fused kernel: many small products cost more than they save."""
@@ -51,24 +51,25 @@ def attend_bf16(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """
     batch, heads, length, width = query.shape
     keys = key.shape[2]
-    centred = (key - key.mean(dim=2, keepdim=True, dtype=torch.float32)).to(key.dtype).contiguous()
-    # A column of ones sums up the weights inside the same matrix product.
-    summing = torch.cat([value, value.new_ones(batch, heads, keys, 1)], dim=3)
     out = query.new_empty(batch, length, heads, width).transpose(1, 2)
     group = min(heads, max(1, _CHUNK // (length * keys)))
     rows = -(-length // -(-length * group * keys // _CHUNK))  # equal steps, not a small one at the end
     space = query.new_empty(group * rows * keys)
+    ones = value.new_ones(group, keys, 1)
     for b in range(batch):
         for h in range(0, heads, group):
             part = slice(h, h + group)
+            centred = (key[b, part] - key[b, part].mean(dim=1, keepdim=True)).contiguous()
+            # A column of ones sums up the weights inside the same matrix product.
+            summing = torch.cat([value[b, part], ones[: len(centred)]], dim=2)
             for n in range(0, length, rows):
                 some = query[b, part, n : n + rows]
                 into = out[b, part, n : n + rows]
-                weights = _weights(some, centred[b, part], space)
+                weights = _weights(some, centred, space)
                 if weights is None:
                     into.copy_(F.scaled_dot_product_attention(some, key[b, part], value[b, part]))
                 else:
-                    summed = torch.bmm(weights, summing[b, part])
+                    summed = torch.bmm(weights, summing)
                     torch.div(summed[..., :width], summed[..., width:], out=into)
     return out
 

@@ -13,6 +13,9 @@ from .selection import PatchSelection
 _BATCH_TOKENS = 16384
 """High-resolution tokens that are encoded as one batch; more are encoded in turn, to bound memory."""
 
+_CPU_BATCH_TOKENS = 4096
+"""The same on a CPU outside of training: so many rows keep its cores busy, more only take memory."""
+
 
 @torch.compiler.disable
 def split_by(number: Tensor, count: int) -> list[Tensor]:
@@ -41,10 +44,13 @@ def pass_batches(selection: PatchSelection, picture: Tensor) -> list[tuple[Tenso
         inside = inside[looks]
         rows[torch.arange(longest, device=rows.device) < counts[looks, None]] = number[looks][inside]
         groups.setdefault((longest, min(sizes) == longest), []).append((rows, picture[looks]))
+    limit = _BATCH_TOKENS
+    if mask.device.type == "cpu" and not torch.is_grad_enabled():
+        limit = min(limit, _CPU_BATCH_TOKENS)
     batches = []
     for (longest, _), parts in groups.items():
         rows, owner = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
-        step = max(1, _BATCH_TOKENS // longest)
+        step = max(1, limit // longest)
         batches += list(zip(rows.split(step), owner.split(step), strict=True))
     return batches
 

@@ -108,7 +108,8 @@ class Trunk(nn.Module):
             else:
                 x, key, value = block(x, read, index, mask, implementation)
             if keep_cache:
-                own.append((key, value))
+                # Copies: views would keep the queries in memory, too.
+                own.append((key.contiguous(), value.contiguous()))
             if i in keep:
                 overwritten = not torch.is_grad_enabled() and i + 1 < blocks
                 kept[i] = x.clone() if overwritten else x
