@@ -127,6 +127,10 @@ class SelectionConfig:
     positive_weight: float = 1.0
     """Factor on the BCE of cells inside a box (a small minority); 1: none."""
 
+    rank_weight: float = 0.0
+    """Weight of the loss on the order of the cells, which decides what is looked at; 0, as published, skips
+    it."""
+
     resolution: Literal["cells", "scales"] = "cells"
     """``cells``: compare on the grid that scores are made on; ``scales``: on the grid of every
     high-resolution scale, as published - the same signal at a higher cost."""

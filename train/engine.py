@@ -1,4 +1,4 @@
-"""What DeepSpeed needs to be told, and the two places where it has to be worked around."""
+"""What DeepSpeed needs to be told, and the three places where it has to be worked around."""
 
 import json
 import os
@@ -26,6 +26,8 @@ def prepare_process() -> None:
         local = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // local))
     _use_plain_gloo()
+    if not torch.cuda.is_available():
+        _free_gradients_without_streams()
 
 
 def _use_plain_gloo() -> None:
@@ -37,6 +39,27 @@ def _use_plain_gloo() -> None:
     import deepspeed.ops
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def _free_gradients_without_streams() -> None:
+    """Let ZeRO-3 drop its gradients on CPUs, where tensors know no streams.
+
+    deepspeed/runtime/zero/stage3.py, zero_grad calls ``record_stream`` on every gradient that is left.
+    """
+    from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3 as Optimizer
+
+    original = Optimizer.zero_grad
+    if getattr(original, "frees_first", False):
+        return
+
+    def zero_grad(self: Any, set_to_none: bool = True) -> None:
+        for group in self.fp16_groups:
+            for parameter in group:
+                parameter.grad = None
+        original(self, set_to_none)
+
+    zero_grad.frees_first = True  # type: ignore[attr-defined]
+    Optimizer.zero_grad = zero_grad
 
 
 def free_port() -> int:

@@ -36,8 +36,8 @@ def shrink_boxes(boxes: Tensor, share: float) -> Tensor:
 
 def selection_parts(
     scores: Tensor, regions: Regions, grids: Sequence[tuple[int, int]], config: SelectionConfig
-) -> tuple[Tensor, Tensor, Tensor]:
-    """BCE and dice of score maps against boxes, and the share of best cells inside.
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The losses of score maps against boxes by name, and the share of best cells inside.
 
     Args:
         scores: ``(L, g, g)`` probabilities.
@@ -53,13 +53,16 @@ def selection_parts(
     bce, dice = selection.selection_loss(
         maps, targets, positive_weight=config.positive_weight, dice_weight=config.dice_weight
     )
+    losses = {"bce": bce, "dice": dice}
+    if config.rank_weight:
+        losses["rank"] = config.rank_weight * selection.rank_loss(scores, cells)
     with_box = cells.flatten(1).any(1)
     hits = (
         selection.hit_rate(scores[with_box], cells[with_box])
         if bool(with_box.any())
         else scores.new_zeros(())
     )
-    return bce, dice, hits.detach()
+    return losses, hits.detach()
 
 
 def first_look_of_pictures(look_index: Tensor) -> Tensor:
@@ -125,9 +128,10 @@ def selection_losses(
         parts.append(("bottom_up", config.bottom_up_weight, part))
     loss = boxes.new_zeros((), dtype=torch.float32)
     metrics: dict[str, Tensor] = {}
-    for name, weight, (bce, dice, hits) in parts:
-        loss = loss + weight * (bce + dice)
-        metrics |= {f"{name}_bce": bce.detach(), f"{name}_dice": dice.detach(), f"{name}_hit": hits}
+    for name, weight, (losses, hits) in parts:
+        loss = loss + weight * sum(losses.values())
+        metrics |= {f"{name}_{kind}": value.detach() for kind, value in losses.items()}
+        metrics[f"{name}_hit"] = hits
     return StepResult(loss, metrics)
 
 

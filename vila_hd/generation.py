@@ -3,7 +3,7 @@
 import queue
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -35,10 +35,10 @@ class History:
     pictures: tuple[Image.Image, ...] = ()
     """All pictures of the conversation, in the order in which they were given."""
 
-    pixel_values: tuple[Tensor, ...] = ()
+    pixel_values: tuple[Tensor, ...] = field(default=(), repr=False)
     """The same pictures as the tower sees them."""
 
-    low_res: LowRes | None = None
+    low_res: LowRes | None = field(default=None, repr=False)
     """Their low-resolution pass, so that the next question does not repeat it."""
 
 
@@ -52,10 +52,10 @@ class Answer:
     receipt: Receipt
     """What it cost."""
 
-    looks: tuple[Look, ...]
+    looks: tuple[Look, ...] = field(repr=False)
     """What was looked at in each picture of the conversation, in the order of ``history.pictures``."""
 
-    history: History
+    history: History = field(repr=False)
     """The conversation up to and including this answer."""
 
 

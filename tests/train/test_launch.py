@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -96,3 +97,31 @@ def test_finished_stages_are_skipped(smoke_runs, caplog, monkeypatch):
     ]
     assert main(arguments) == 0
     assert caplog.text.count("finished already") == len(STAGES)
+
+
+def run_recipe(recipe, folder, *arguments):
+    command = [sys.executable, "-m", "train", "recipe", str(recipe), "--smoke", "--output-dir", str(folder)]
+    done = subprocess.run(
+        [*command, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=600
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def test_interrupted_run_ends_with_the_same_weights(tmp_path):
+    recipe = yaml.safe_load((ROOT / "configs/train/nano.yaml").read_text())
+    recipe["stages"] = [str(ROOT / "configs/train/nano/ps3_pretrain.yaml")]
+    recipe["smoke_model"] = str(ROOT / "configs/model/nano_smoke.yaml")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    arguments = ["--ranks", "1", "--set", "max_steps=4", "--set", "save_steps=2"]
+    run_recipe(path, tmp_path / "runs", *arguments)
+    run = tmp_path / "runs" / "ps3_pretrain"
+    straight = PS3Model.from_pretrained(run / "model").state_dict()
+    # As if the power had failed during step 4.
+    shutil.rmtree(run / "model")
+    shutil.rmtree(run / "checkpoint-4")
+    run_recipe(path, tmp_path / "runs", *arguments)
+    resumed = PS3Model.from_pretrained(run / "model").state_dict()
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4, 3, 4]
+    torch.testing.assert_close(resumed, straight, rtol=0, atol=0)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 DICE_SCALE = 100.0
 DICE_EPS = 1e-6
+LOGIT_EPS = 1e-6
 
 
 def binary_cross_entropy(probs_LHW: Tensor, target_LHW: Tensor, *, positive_weight: float = 1.0) -> Tensor:
@@ -36,6 +37,25 @@ def dice(probs_LHW: Tensor, target_LHW: Tensor) -> Tensor:
     overlap = 2 * (probs * target).sum(1) / DICE_SCALE + DICE_EPS
     total = probs.sum(1) / DICE_SCALE + target.sum(1) / DICE_SCALE + DICE_EPS
     return (1 - overlap / total).mean()
+
+
+def rank_loss(probs_LHW: Tensor, target_LHW: Tensor) -> Tensor:
+    """Cross-entropy between the map, read as a distribution over cells, and an even one over the box.
+
+    BCE and dice judge every cell by itself, so a map that marks all likely places is nearly as good as one
+    that marks the right one; patches are chosen by the order of the scores, and this is the loss of that
+    order. Not published. Mean over the looks with a box; zero, with a gradient path, when none has one.
+
+    Args:
+        probs_LHW: probabilities in [0, 1].
+        target_LHW: bool or 0/1.
+    """
+    target = target_LHW.flatten(1).float()
+    with torch.autocast(probs_LHW.device.type, enabled=False):
+        log_share = torch.logit(probs_LHW.float().flatten(1), eps=LOGIT_EPS).log_softmax(dim=1)
+    size = target.sum(1)
+    loss = -(log_share * target).sum(1) / size.clamp(min=1)
+    return loss.sum() / (size > 0).sum().clamp(min=1)
 
 
 def selection_loss(

@@ -68,3 +68,35 @@ def test_hit_rate_counts_best_cells_inside():
     scores = torch.tensor([[[0.1, 0.9]], [[0.9, 0.1]]])
     target = torch.tensor([[[False, True]], [[False, True]]])
     assert float(selection.hit_rate(scores, target)) == 0.5
+
+
+def test_rank_loss_by_hand():
+    probs = torch.tensor([[[0.8, 0.5], [0.2, 0.5]]])  # odds 4, 1, 1/4, 1
+    target = torch.tensor([[[True, True], [False, False]]])
+    expected = -(math.log(4 / 6.25) + math.log(1 / 6.25)) / 2
+    assert float(selection.rank_loss(probs, target)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_rank_loss_asks_for_order_where_bce_is_content():
+    target = torch.zeros(1, 4, 4, dtype=torch.bool)
+    target[0, 1, 2] = True
+    marked = torch.full((1, 4, 4), 0.9)
+    right = torch.full((1, 4, 4), 0.1)
+    right[0, 1, 2] = 0.9
+    assert float(selection.rank_loss(marked, target)) == pytest.approx(math.log(16), rel=1e-5)
+    assert float(selection.rank_loss(right, target)) < 0.5
+
+
+def test_rank_loss_without_any_box_is_zero_with_a_gradient_path():
+    probs = torch.rand(2, 4, 4, requires_grad=True)
+    loss = selection.rank_loss(probs, torch.zeros(2, 4, 4, dtype=torch.bool))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert not probs.grad.any()
+
+
+def test_rank_loss_skips_looks_without_box():
+    probs = torch.rand(2, 4, 4)
+    target = torch.zeros(2, 4, 4, dtype=torch.bool)
+    target[0, 3, 3] = True
+    torch.testing.assert_close(selection.rank_loss(probs, target), selection.rank_loss(probs[:1], target[:1]))
