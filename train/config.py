@@ -131,6 +131,10 @@ class SelectionConfig:
     """Weight of the loss on the order of the cells, which decides what is looked at; 0, as published, skips
     it."""
 
+    prompt_gradient: bool = False
+    """Whether the loss of the question's map also trains the language model (``sft``), for one that is new;
+    False, as published: it ends at the prompt head."""
+
     resolution: Literal["cells", "scales"] = "cells"
     """``cells``: compare on the grid that scores are made on; ``scales``: on the grid of every
     high-resolution scale, as published - the same signal at a higher cost."""

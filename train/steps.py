@@ -232,6 +232,7 @@ class LanguageStep:
             high_res=look_options(config.looks, unwrap(model).config.vision_config),
             regions=boxes_as_regions(given),
             num_items_in_batch=num_items,
+            prompt_gradient=config.selection.prompt_gradient,
         )
         loss = language.rank_share(output.loss, ranks=world_size())
         metrics = {
@@ -268,6 +269,7 @@ class SelectStep:
             high_res=HighResOptions(guided_by="prompt"),
             saliency=config.bottom_up_weight > 0,
             scores_only=True,
+            prompt_gradient=config.prompt_gradient,
         )
         grids = scale_grids(unwrap(model).config.vision_config, batch["picture_sizes"][0])
         return selection_losses(

@@ -101,6 +101,7 @@ class VilaHDModel(VilaHDPreTrainedModel):
         saliency: bool = False,
         scores_only: bool = False,
         always_look: bool = False,
+        prompt_gradient: bool = False,
         **kwargs: Any,
     ) -> VilaHDModelOutput:
         """Run everything but the head.
@@ -122,6 +123,8 @@ class VilaHDModel(VilaHDPreTrainedModel):
             scores_only: stop after the scores: no high-resolution pass, no second pass of the language model.
             always_look: run the tower also without pictures, on a blank one that does not count. Under ZeRO-3
                 all ranks must call it equally often, whatever their batches hold.
+            prompt_gradient: let the scores' gradient reach the language model; without it, as published, it
+                ends at the prompt head.
             **kwargs: handed to the language model (``output_hidden_states``, ``output_attentions``, ...).
 
         Raises:
@@ -152,11 +155,12 @@ class VilaHDModel(VilaHDPreTrainedModel):
         embeds_BTD = self.get_input_embeddings()(input_ids)
 
         def make_prompt(low_BND: Tensor) -> Tensor:
-            states_BD, _ = self.read_question(
-                self.insert_low_res(embeds_BTD.detach(), runs, look_index, low_BND.detach(), blank=blank),
-                mask_BT,
-                self.prompt_positions(input_ids, mask_BT, prompt_positions),
-            )
+            with torch.set_grad_enabled(prompt_gradient and torch.is_grad_enabled()):
+                states_BD, _ = self.read_question(
+                    self.insert_low_res(embeds_BTD, runs, look_index, low_BND, blank=blank),
+                    mask_BT,
+                    self.prompt_positions(input_ids, mask_BT, prompt_positions),
+                )
             return self.projector.prompt(states_BD[runs.row])
 
         visual = self._look(
@@ -229,21 +233,17 @@ class VilaHDModel(VilaHDPreTrainedModel):
         self, embeds_BTD: Tensor, mask_BT: Tensor, positions_B: Tensor, cache: Cache | None = None
     ) -> tuple[Tensor, int]:
         """The language model's states ``(B, D)`` where the questions end, and the number of columns that were
-        run.
-
-        Never differentiable: the tower's prompt depends on these states through the prompt head only.
-        """
+        run."""
         columns = int(positions_B.max()) + 1
         mask_BT = mask_BT[:, :columns]
-        with torch.no_grad():
-            outputs = self.run_language_model(
-                embeds_BTD[:, :columns],
-                mask_BT.long(),
-                (mask_BT.long().cumsum(1) - 1).clamp(min=0),
-                cache,
-                cache is not None,
-            )
-            states_BTD = outputs["last_hidden_state"]
+        outputs = self.run_language_model(
+            embeds_BTD[:, :columns],
+            mask_BT.long(),
+            (mask_BT.long().cumsum(1) - 1).clamp(min=0),
+            cache,
+            cache is not None,
+        )
+        states_BTD = outputs["last_hidden_state"]
         return states_BTD[torch.arange(len(states_BTD), device=states_BTD.device), positions_B], columns
 
     def run_language_model(

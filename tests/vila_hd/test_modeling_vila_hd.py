@@ -286,15 +286,16 @@ def test_text_only_training_ignores_the_blank_picture(processor: VilaHDProcessor
     assert output.scores.shape[0] == 0
 
 
-def test_scores_only_has_gradients_of_the_selector_but_not_of_the_language_model(
-    processor: VilaHDProcessor,
+@pytest.mark.parametrize("prompt_gradient", [False, True])
+def test_gradients_of_the_scores_reach_the_language_model_only_on_request(
+    processor: VilaHDProcessor, prompt_gradient: bool
 ) -> None:
     model = tiny_model().train()
-    output = model(**prepare(processor, CHATS), scores_only=True)
+    output = model(**prepare(processor, CHATS), scores_only=True, prompt_gradient=prompt_gradient)
     assert output.scores.shape == (3, 4, 4)
     output.scores.sum().backward()
     reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
-    assert not any(name.startswith(("model.language_model.", "lm_head.")) for name in reached)
+    assert any(name.startswith("model.language_model.") for name in reached) == prompt_gradient
     assert any(name.startswith("model.projector.top_down_prompt_head.") for name in reached)
 
 
