@@ -54,7 +54,8 @@ format: setup
 	$(PY) -m ruff check --fix .
 
 nano: setup
-	$(PY) -m train recipe configs/train/nano.yaml
+	$(PY) -m train recipe configs/train/nano.yaml --publish runs/nano/published
+	@echo "Ask it: $(VENV)/bin/vila-hd quickstart --model runs/nano/published"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
