@@ -1,0 +1,58 @@
+"""The bundled model keeps what its card promises, on a few held-out scenes."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import vila_hd
+from eval.answering import Answerer
+from eval.benchmarks.scenes import SceneBenchmark
+from eval.conditions import cross
+from vila_hd.loading import BUNDLED
+
+COUNT = 40
+MAX_BYTES = 20_000_000
+
+
+@pytest.fixture(scope="module")
+def accuracy():
+    """Share of right answers per condition."""
+    benchmark = SceneBenchmark(count=COUNT, split="validation")
+    conditions = cross(["0", "72", "auto"], ["prompt"])
+    answerer = Answerer("nano")
+    right = {condition.key: 0.0 for condition in conditions}
+    for start in range(0, COUNT, 8):
+        examples = [benchmark.example(index) for index in range(start, start + 8)]
+        for row in answerer.answer(benchmark, examples, conditions):
+            right[row.condition] += row.score / COUNT
+    return right
+
+
+def test_it_is_small_and_in_bfloat16():
+    assert sum(path.stat().st_size for path in BUNDLED.iterdir()) <= MAX_BYTES
+    assert json.loads((BUNDLED / "config.json").read_text())["dtype"] == "bfloat16"
+    weights = load_file(BUNDLED / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
+
+
+def test_it_sees_4k():
+    model, _ = vila_hd.load("nano")
+    assert model.config.vision_config.ps3_scales[-1] >= 3780
+
+
+def test_it_answers_at_its_default_budget(accuracy):
+    assert accuracy["prompt-auto"] >= 0.55
+
+
+def test_it_cannot_read_marks_from_afar(accuracy):
+    assert accuracy["low-res"] <= 0.3
+
+
+def test_a_larger_budget_helps(accuracy):
+    assert accuracy["low-res"] < accuracy["prompt-72"] < accuracy["prompt-auto"]
+
+
+def test_its_card_names_the_command_that_made_it():
+    assert "configs/train/nano.yaml" in (BUNDLED / "README.md").read_text()
