@@ -13,6 +13,7 @@ import yaml
 
 import vila_hd
 from train.launch import main
+from train.stages import component_of
 from vila_hd.ps3.modeling_ps3_dual import PS3Model
 from vila_hd.testing import tiny_picture
 
@@ -70,9 +71,7 @@ def test_frozen_components_do_not_change(smoke_runs):
     before, after = (dict(models[name].named_parameters()) for name in ("sft", "select"))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
-    assert all(
-        "top_down_prompt_head" in name or "selection" in name or "prompt_proj" in name for name in changed
-    )
+    assert {component_of(name) for name in changed} == {"selector"}
 
 
 def test_published_model_answers(smoke_runs):
