@@ -232,7 +232,8 @@ class VilaHDProcessor(ProcessorMixin):
         )
         offsets = encoded["offset_mapping"] if return_offsets_mapping else [None] * len(texts)
         expanded = [
-            self._expand(ids, offset) for ids, offset in zip(encoded["input_ids"], offsets, strict=True)
+            self.expand_placeholders(ids, offset)
+            for ids, offset in zip(encoded["input_ids"], offsets, strict=True)
         ]
         self._check_length([len(ids) for ids, _ in expanded], max_length)
         data = self._pad(expanded, padding, return_tensors, max_length, return_offsets_mapping)
@@ -250,7 +251,30 @@ class VilaHDProcessor(ProcessorMixin):
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Ids of one text, every ``<image>`` expanded, for pictures that are known already."""
-        return self._expand(self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"], None)[0]
+        return self.expand_placeholders(
+            self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]
+        )[0]
+
+    def expand_placeholders(
+        self, ids: Sequence[int], offsets: Sequence[tuple[int, int]] | None = None
+    ) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids with every ``<image>`` expanded, and their offsets: copies of the placeholder's own.
+
+        Args:
+            ids: of one text, as the tokenizer gives them.
+            offsets: characters that each of them stands for; None: none are returned.
+        """
+        block = [self.image_token_id] * self.low_res_tokens + self.image_end_ids
+        all_ids: list[int] = []
+        all_offsets: list[tuple[int, int]] = []
+        for position, token in enumerate(ids):
+            is_picture = token == self.image_token_id
+            all_ids += block if is_picture else [token]
+            if offsets is not None:
+                all_offsets += [(offsets[position][0], offsets[position][1])] * (
+                    len(block) if is_picture else 1
+                )
+        return all_ids, all_offsets
 
     def apply_chat_template(self, conversation: Any, chat_template: str | None = None, **kwargs: Any) -> Any:
         """Messages as text or model inputs; arguments as in ``ProcessorMixin.apply_chat_template``.
@@ -344,21 +368,6 @@ class VilaHDProcessor(ProcessorMixin):
                 break
             chosen, filled = chosen - patches, filled + 1
         return filled
-
-    def _expand(
-        self, ids: list[int], offsets: list[tuple[int, int]] | None
-    ) -> tuple[list[int], list[tuple[int, int]]]:
-        block = [self.image_token_id] * self.low_res_tokens + self.image_end_ids
-        all_ids: list[int] = []
-        all_offsets: list[tuple[int, int]] = []
-        for position, token in enumerate(ids):
-            is_picture = token == self.image_token_id
-            all_ids += block if is_picture else [token]
-            if offsets is not None:
-                all_offsets += [(offsets[position][0], offsets[position][1])] * (
-                    len(block) if is_picture else 1
-                )
-        return all_ids, all_offsets
 
     def _pad(
         self,

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from vila_hd.constants import IGNORE_INDEX
-from vila_hd.errors import VilaHDError
 from vila_hd.processing_vila_hd import VilaHDProcessor
 from vila_hd.ps3.tokenization_ps3 import PS3Tokenizer
+from vila_hd.supervision import ConversationEncoder
 
 from .scenes import Picture, Questions, Regions
 
@@ -81,12 +81,13 @@ class QuestionCollator:
             choice.
         """
         self.processor = processor
+        self.encoder = ConversationEncoder(processor)
         self.prompt_end_ids = list(prompt_end_ids)
 
     def __call__(self, rows: Sequence[Questions]) -> dict[str, Any]:
         """Batch of ``rows``."""
         encoded = [
-            encode_answer(self.processor, question, answer, self.prompt_end_ids)
+            self._encode(question, answer)
             for row in rows
             for question, answer in zip(row.questions, row.answers, strict=True)
         ]
@@ -103,65 +104,15 @@ class QuestionCollator:
             "prompt_positions": torch.tensor([length - len(ids) + position for ids, _, position in encoded]),
         }
 
-
-def encode_answer(
-    processor: VilaHDProcessor, question: str, answer: str, prompt_end_ids: Sequence[int] = ()
-) -> tuple[Tensor, Tensor, int]:
-    """One question about one picture with its answer.
-
-    Args:
-        processor: the model's.
-        question: the user's words.
-        answer: the assistant's words.
-        prompt_end_ids: see :func:`guiding_position`.
-
-    Returns:
-        ``input_ids`` and ``labels``, both ``(tokens,)``, and the position of the last token of the user's
-        words.
-
-    Raises:
-        VilaHDError: the template changes the prompt when the answer is appended, so labels cannot be placed.
-    """
-    user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
-    reply = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
-    tokenizer = processor.tokenizer
-    prompt_text = processor.apply_chat_template([user], add_generation_prompt=True)
-    full_text = processor.apply_chat_template([user, reply])
-    if not full_text.startswith(prompt_text):
-        raise VilaHDError(
-            "the chat template writes the prompt differently once it is answered: labels have no place"
-        )
-    prompt = tokenizer(prompt_text, add_special_tokens=False)["input_ids"]
-    answer_ids = tokenizer(full_text, add_special_tokens=False)["input_ids"][len(prompt) :]
-    # White space after the end token belongs to the template, not to the answer.
-    while answer_ids and tokenizer.decode(answer_ids[-1:]).isspace():
-        answer_ids.pop()
-    expanded = expand_image_token(processor, prompt)
-    position = guiding_position(expanded, prompt_end_ids)
-    ids = torch.tensor(expanded + answer_ids)
-    labels = torch.tensor([IGNORE_INDEX] * len(expanded) + answer_ids)
-    return ids, labels, position
-
-
-def expand_image_token(processor: VilaHDProcessor, ids: list[int]) -> list[int]:
-    """Every ``<image>`` as the processor would expand it."""
-    expanded: list[int] = []
-    for token in ids:
-        if token == processor.image_token_id:
-            expanded += [processor.image_token_id] * processor.low_res_tokens + list(processor.image_end_ids)
-        else:
-            expanded.append(token)
-    return expanded
-
-
-def guiding_position(prompt_ids: list[int], prompt_end_ids: Sequence[int]) -> int:
-    """Position whose state guides the choice: before the last ``prompt_end_ids``, or the last one without
-    any."""
-    end = list(prompt_end_ids)
-    for start in range(len(prompt_ids) - len(end), 0, -1):
-        if end and prompt_ids[start : start + len(end)] == end:
-            return start - 1
-    return len(prompt_ids) - 1
+    def _encode(self, question: str, answer: str) -> tuple[Tensor, Tensor, int]:
+        """``input_ids`` and ``labels``, both ``(tokens,)``, and the position that guides the choice."""
+        user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
+        encoded = self.encoder([user, {"role": "assistant", "content": answer}])
+        (turn,) = encoded.turns
+        (position,) = encoded.prompt_positions(self.prompt_end_ids)
+        # What the template writes after the turn teaches nothing.
+        ids, labels = (torch.tensor(row[: turn.stop]) for row in (encoded.input_ids, encoded.labels))
+        return ids, labels, position
 
 
 def _left_pad(rows: Sequence[Tensor], length: int, value: int) -> Tensor:
@@ -171,4 +122,4 @@ def _left_pad(rows: Sequence[Tensor], length: int, value: int) -> Tensor:
     return padded
 
 
-__all__ = ["QuestionCollator", "RegionCollator", "encode_answer", "guiding_position"]
+__all__ = ["QuestionCollator", "RegionCollator"]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from train.data.collators import QuestionCollator, RegionCollator, encode_answer, guiding_position
+from train.data.collators import QuestionCollator, RegionCollator
 from train.data.scenes import Picture, Questions, Regions
 from vila_hd.constants import IGNORE_INDEX
 from vila_hd.processing_vila_hd import VilaHDProcessor
@@ -29,34 +29,36 @@ def scene_processor(folder) -> VilaHDProcessor:
     )
 
 
+def question_batch(processor: VilaHDProcessor, question: str, answer: str, prompt_end_ids=()):
+    box = torch.zeros(1, 4).long()
+    return QuestionCollator(processor, prompt_end_ids)(
+        [Questions(picture(0), box, (question,), (answer,), (False,))]
+    )
+
+
 @pytest.mark.parametrize("template", ["chatml", "scenes"])
 def test_labels_are_the_answer_and_the_end_token(template, tmp_path):
     processor = tiny_processor() if template == "chatml" else scene_processor(tmp_path)
     end = "<|im_end|>" if template == "chatml" else "<|end|>"
-    ids, labels, position = encode_answer(processor, "what is on the red sign?", "blue grid")
+    batch = question_batch(processor, "what is on the red sign?", "blue grid")
+    ids, labels = batch["input_ids"][0], batch["labels"][0]
     supervised = labels[labels != IGNORE_INDEX]
     assert processor.tokenizer.decode(supervised).replace(" ", "") == "bluegrid" + end
     # A run at the very end: nothing after the answer, nothing of the prompt.
     assert torch.equal(ids[-len(supervised) :], supervised)
-    assert position == len(ids) - len(supervised) - 1
+    assert batch["prompt_positions"].tolist() == [len(ids) - len(supervised) - 1]
 
 
 @pytest.mark.parametrize("template", ["chatml", "scenes"])
 def test_ids_are_those_of_the_processor(template, tmp_path):
     processor = tiny_processor() if template == "chatml" else scene_processor(tmp_path)
-    ids, labels, _ = encode_answer(processor, "what is it?", "grid")
+    batch = question_batch(processor, "what is it?", "grid")
     user = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what is it?"}]}]
     text = processor.apply_chat_template(user, add_generation_prompt=True)
     expected = processor(images=[picture(0).pixels], text=text, add_special_tokens=False)["input_ids"][0]
-    prompt = ids[labels == IGNORE_INDEX]
+    prompt = batch["input_ids"][batch["labels"] == IGNORE_INDEX]
     assert prompt.tolist() == list(expected)
     assert int((prompt == processor.image_token_id).sum()) == processor.low_res_tokens
-
-
-def test_guiding_position_is_before_the_last_end_of_the_question():
-    assert guiding_position([5, 8, 9, 6, 8, 9, 7], [8, 9]) == 3
-    assert guiding_position([5, 6, 7], []) == 2
-    assert guiding_position([5, 6, 7], [1]) == 2
 
 
 def test_question_batch_pads_on_the_left_and_shares_pictures():
