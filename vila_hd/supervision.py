@@ -194,17 +194,17 @@ class ConversationEncoder:
         count = len(ids)
         start = next((i for i, (_, stop) in enumerate(offsets) if stop > reply.start), count)
         stop = next((i for i in range(start, count) if offsets[i][0] >= reply.stop), count)
-        special = set(self._special.values())
+        special, picture = set(self._special.values()), self.processor.image_token_id
         # White space may stand between an answer and the special token that ends its turn.
         for i in range(stop, count):
-            if offsets[i][0] >= reply.limit:
+            if offsets[i][0] >= reply.limit or ids[i] == picture:
                 break
             if ids[i] in special:
                 return Turn(reply.message, start, i + 1, ended=True)
             if chat.text[slice(*offsets[i])].strip():
                 break
         # Without a special token it is the token after the answer, like the published code's stop tokens.
-        if stop < count and offsets[stop][0] < reply.limit:
+        if stop < count and offsets[stop][0] < reply.limit and ids[stop] != picture:
             return Turn(reply.message, start, stop + 1, ended=True)
         ended = stop > start and offsets[stop - 1][1] > reply.stop
         if not ended:
