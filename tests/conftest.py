@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 GOLDEN_PS3 = Path(__file__).parent / "golden" / "ps3"
+GOLDEN_VILA_HD = Path(__file__).parent / "golden" / "vila_hd"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -20,6 +21,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="PATH",
         help="folder of recorded PS3 outputs: the copy in tests/golden/ps3 holds every case with thinned-out "
         "features; give the full folder to compare every number",
+    )
+    parser.addoption(
+        "--goldens-vila-hd",
+        type=Path,
+        default=GOLDEN_VILA_HD,
+        metavar="PATH",
+        help="folder of recorded VILA-HD outputs: the copy in tests/golden/vila_hd holds one of the models "
+        "and some of the cases; give the full folder to compare everything",
     )
 
 

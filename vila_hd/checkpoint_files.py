@@ -34,6 +34,8 @@ class TensorInfo:
     dtype: str
     shape: tuple[int, ...]
     file: str
+    start: int = 0
+    """Byte of the file at which its values start; 0 where only the header is at hand."""
 
     @property
     def num_elements(self) -> int:
@@ -90,7 +92,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         if isinstance(error, VilaHDError):
             raise
         raise VilaHDError(f"{path}: its header is not JSON: not a safetensors file; get it again") from error
-    tensors, end = _parse_header(raw, path)
+    tensors, end = _parse_header(raw, path, 8 + length)
     if size != 8 + length + end:
         raise VilaHDError(
             f"{path}: {size} bytes, but its header describes {8 + length + end}: "
@@ -99,7 +101,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     return tensors
 
 
-def _parse_header(raw: Any, path: Path) -> tuple[dict[str, TensorInfo], int]:
+def _parse_header(raw: Any, path: Path, data_start: int) -> tuple[dict[str, TensorInfo], int]:
     """``(tensors, bytes of data)``; the data must have neither gaps nor overlaps."""
     tensors: dict[str, TensorInfo] = {}
     spans: list[tuple[int, int, str]] = []
@@ -107,8 +109,11 @@ def _parse_header(raw: Any, path: Path) -> tuple[dict[str, TensorInfo], int]:
         for name, entry in raw.items():
             if name == "__metadata__":
                 continue
-            info = TensorInfo(entry["dtype"], tuple(int(side) for side in entry["shape"]), path.name)
             start, end = (int(offset) for offset in entry["data_offsets"])
+            shape = tuple(int(side) for side in entry["shape"])
+            info = TensorInfo(entry["dtype"], shape, path.name, data_start + start)
+            if any(side < 0 for side in shape):
+                raise VilaHDError(f"{path}: {name} has shape {shape}; get the file again")
             expected = info.num_elements * DTYPE_BYTES[info.dtype]
             if end - start != expected:
                 raise VilaHDError(
@@ -117,7 +122,7 @@ def _parse_header(raw: Any, path: Path) -> tuple[dict[str, TensorInfo], int]:
                 )
             tensors[name] = info
             spans.append((start, end, name))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, VilaHDError):
             raise
         raise VilaHDError(f"{path}: its header is malformed ({_first_line(error)}); get it again") from error
@@ -167,6 +172,10 @@ def _read_indexed(folder: Path, index: Mapping[str, Any]) -> dict[str, TensorInf
         found = read_header(folder / file) if (folder / file).exists() else None
         if found is None:
             raise VilaHDError(f"{folder}: {file} of the index is missing; get the whole folder")
+        if twice := sorted(set(found) & set(tensors)):
+            raise VilaHDError(
+                f"{folder}: {len(twice)} tensors are in more than one file, e.g. {twice[0]}; get it again"
+            )
         tensors.update(found)
     named = set(weight_map)
     if lost := sorted(named - set(tensors)):

@@ -56,14 +56,9 @@ def load(
     source = _find(name)
     if Path(source).is_dir():
         require_intact(Path(source))
-    device = _resolve_device(device)
-    dtype = _resolve_dtype(dtype, device)
-    if attn_implementation not in ATTENTION:
-        raise VilaHDError(f"attn_implementation={attn_implementation!r}: use one of {', '.join(ATTENTION)}")
-    if attn_implementation == "flash_attention_2":
-        from .utils.imports import import_optional
-
-        import_optional("flash_attn", extra="flash", purpose="attn_implementation='flash_attention_2'")
+    device = resolve_device(device)
+    dtype = resolve_dtype(dtype, device)
+    check_attention(attn_implementation)
     hub: dict[str, Any] = {"local_files_only": local_files_only, "trust_remote_code": trust_remote_code}
     if revision is not None:
         hub["revision"] = revision
@@ -97,7 +92,12 @@ def _find(name: str | Path) -> str:
     return str(name)
 
 
-def _resolve_device(device: str | torch.device | None) -> torch.device:
+def resolve_device(device: str | torch.device | None) -> torch.device:
+    """The device that ``load(device=...)`` stands for.
+
+    Raises:
+        VilaHDError: there is none of this name.
+    """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -109,7 +109,12 @@ def _resolve_device(device: str | torch.device | None) -> torch.device:
     return resolved
 
 
-def _resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> str | torch.dtype:
+def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> str | torch.dtype:
+    """The dtype that ``load(dtype=...)`` stands for on a device; ``auto`` is the checkpoint's own.
+
+    Raises:
+        VilaHDError: there is none of this name.
+    """
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype == "auto":
@@ -117,6 +122,20 @@ def _resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> str | torc
     if dtype not in DTYPES:
         raise VilaHDError(f"dtype={dtype!r}: use auto, {', '.join(DTYPES)}")
     return DTYPES[dtype]
+
+
+def check_attention(name: str) -> None:
+    """Pass when ``load(attn_implementation=name)`` can work here.
+
+    Raises:
+        VilaHDError: an unknown name, or one whose package is missing.
+    """
+    if name not in ATTENTION:
+        raise VilaHDError(f"attn_implementation={name!r}: use one of {', '.join(ATTENTION)}")
+    if name == "flash_attention_2":
+        from .utils.imports import import_optional
+
+        import_optional("flash_attn", extra="flash", purpose="attn_implementation='flash_attention_2'")
 
 
 def _read_config(source: str, hub: dict[str, Any]) -> VilaHDConfig:

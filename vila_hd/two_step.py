@@ -97,6 +97,7 @@ class TwoStepGenerationMixin(GenerationMixin):
         pixel_values: Tensor | Sequence[Tensor] | None = None,
         image_sizes: Tensor | None = None,
         high_res: HighResOptions | None = None,
+        regions: Regions | None = None,
         look_index: Tensor | None = None,
         prompt_positions: Tensor | None = None,
         low_res: LowRes | None = None,
@@ -113,6 +114,8 @@ class TwoStepGenerationMixin(GenerationMixin):
             pixel_values: the pictures; see ``VilaHDModel.forward``.
             image_sizes: (height, width) of each picture as opened; needed for ``high_res.regions``.
             high_res: how closely to look; None: the checkpoint's defaults.
+            regions: one entry per look; patches in them are chosen first. For maps of any kind; boxes in
+                pixels go into ``high_res``.
             look_index: ``(L,)`` the picture that each run of placeholders shows; None: run i shows picture i.
             prompt_positions: ``(B,)`` columns at which the questions end; None: found by
                 ``config.prompt_end_ids``.
@@ -146,6 +149,7 @@ class TwoStepGenerationMixin(GenerationMixin):
             pixel_values,
             image_sizes=image_sizes,
             high_res=high_res,
+            regions=regions,
             look_index=look_index,
             prompt_positions=prompt_positions,
             low_res=low_res,
@@ -163,6 +167,7 @@ class TwoStepGenerationMixin(GenerationMixin):
         *,
         image_sizes: Tensor | None = None,
         high_res: HighResOptions | None = None,
+        regions: Regions | None = None,
         look_index: Tensor | None = None,
         prompt_positions: Tensor | None = None,
         low_res: LowRes | None = None,
@@ -177,6 +182,7 @@ class TwoStepGenerationMixin(GenerationMixin):
             pixel_values: see there.
             image_sizes: see there.
             high_res: see there.
+            regions: see there.
             look_index: see there.
             prompt_positions: see there.
             low_res: see there.
@@ -194,8 +200,9 @@ class TwoStepGenerationMixin(GenerationMixin):
         if not bool(mask_BT.any(1).all()):
             raise VilaHDError("a row of the batch is empty: every row needs at least one token")
         runs = model.check_runs(input_ids, len(pixel_values), look_index)
-        regions = None
         if options.regions:
+            if regions is not None:
+                raise VilaHDError("regions given twice: as HighResOptions(regions=...) and as regions=")
             regions = regions_from_options(options, image_sizes, look_index, len(pixel_values))
         phases = phases or Phases(device)
         with phases("low_res"):

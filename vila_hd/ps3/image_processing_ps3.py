@@ -14,9 +14,11 @@ from ..errors import VilaHDError
 from .configuration_ps3 import CLIP_MEAN, CLIP_STD, PS3VisionConfig
 from .configuration_ps3_dual import PS3Config
 
-ResizeMode = Literal["squash", "fit"]
+ResizeMode = Literal["squash", "fit", "pad"]
 """``squash``: to exactly the image size, whatever the aspect ratio (published models). ``fit``: keep the
-aspect ratio; the longest side becomes the image size, the other is rounded to whole pixels."""
+aspect ratio; the longest side becomes the image size, the other is rounded to whole pixels. ``pad``: put the
+picture on the middle of a square of the mean colour first (see ``PS3ImageProcessor.frame``), then as
+``squash``."""
 
 Interpolation = Literal["bicubic", "bilinear", "random"]
 """``random`` is a training choice of published files and means bicubic here."""
@@ -118,7 +120,8 @@ class PS3ImageProcessor(BaseImageProcessor):
 
         Returns:
             ``pixel_values``: ``(images, 3, rows, columns)`` or a list of ``(3, rows, columns)``; float32, or
-            uint8 without normalisation. ``image_sizes``: (height, width) of each picture as given, in pixels.
+            uint8 without normalisation. ``image_sizes``: (height, width) of each picture as given, in pixels;
+            with ``pad`` that of its square.
 
         Raises:
             VilaHDError: something that is not a picture, or an option with a value it cannot have.
@@ -137,6 +140,8 @@ class PS3ImageProcessor(BaseImageProcessor):
         normalize = self.do_normalize if do_normalize is None else _check_flag("do_normalize", do_normalize)
         self._check_fit(target, mode)
         pictures = _to_pictures(images)
+        if mode == "pad":
+            pictures = [self._pad(picture) for picture in pictures]
         sizes = [(picture.height, picture.width) for picture in pictures]
         values = [self._to_tensor(self._resize(picture, target, mode), normalize) for picture in pictures]
         if return_tensors is None:
@@ -149,6 +154,27 @@ class PS3ImageProcessor(BaseImageProcessor):
     def resized_size(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) in pixels that a picture of this size is given with the constructor's options."""
         return _target_size(height, width, self.image_size, self.resize_mode)
+
+    def frame(self, picture: Image.Image) -> Image.Image:
+        """The picture that places are relative to once it was looked at: with ``pad`` its square, else
+        itself."""
+        return self._pad(picture) if self.resize_mode == "pad" else picture
+
+    def frame_offset(self, height: int, width: int) -> tuple[int, int]:
+        """(x, y) in pixels of the upper left corner of a picture of this size in its frame."""
+        side = max(height, width) if self.resize_mode == "pad" else 0
+        return max(0, side - width) // 2, max(0, side - height) // 2
+
+    def _pad(self, picture: Image.Image) -> Image.Image:
+        # Matches the reference's expand2square, which is given RGB pictures.
+        picture = _to_rgb(picture)
+        width, height = picture.size
+        side = max(width, height)
+        if width == height:
+            return picture
+        square = Image.new("RGB", (side, side), tuple(int(255 * mean) for mean in self.mean))
+        square.paste(picture, ((side - width) // 2, (side - height) // 2))
+        return square
 
     def _resize(self, picture: Image.Image, target: list[int], mode: ResizeMode) -> Image.Image:
         if mode == "fit":
@@ -176,7 +202,7 @@ class PS3ImageProcessor(BaseImageProcessor):
 
 
 def _target_size(height: int, width: int, target: Sequence[int], mode: ResizeMode) -> tuple[int, int]:
-    if mode == "squash":
+    if mode in ("squash", "pad"):
         return target[0], target[1]
     longest = max(height, width)
     return (

@@ -1,0 +1,127 @@
+"""``load_checkpoint`` and ``save_checkpoint``: published VILA-HD folders as our models, and back."""
+
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from vila_hd.errors import VilaHDError
+from vila_hd.loading import check_attention, resolve_device, resolve_dtype
+from vila_hd.modeling_vila_hd import VilaHDForConditionalGeneration
+from vila_hd.processing_vila_hd import VilaHDProcessor
+from vila_hd.ps3.plans import Rounding
+
+from .checkpoint import Checkpoint, ReadOptions, read_published
+from .folders import PublishedFolder, fetch
+
+
+def load_checkpoint(
+    name: str | Path,
+    *,
+    base: str | Path | None = None,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device | None = None,
+    attn_implementation: str = "sdpa",
+    revision: str | None = None,
+    local_files_only: bool = False,
+    chat_template: str | None = None,
+    budget_rounding: Rounding | None = None,
+    num_attention_heads: int | None = None,
+) -> tuple[VilaHDForConditionalGeneration, VilaHDProcessor]:
+    """A published VILA-HD model, ready to answer, and its processor.
+
+    The weights are read one tensor at a time into the dtype asked for, so that loading takes hardly more
+    memory than the model.
+
+    Args:
+        name: folder or hub id, such as ``nvidia/VILA-HD-8B-PS3-1.5K-SigLIP2``; a folder that holds ``model/``
+            stands for that.
+        base: for a folder of LoRA or DoRA weights: folder or hub id of the model that they change.
+        dtype: as for ``vila_hd.load``.
+        device: as for ``vila_hd.load``.
+        attn_implementation: as for ``vila_hd.load``.
+        revision: branch, tag or commit of a hub repository.
+        local_files_only: never use the network.
+        chat_template: template for texts; None: the tokenizer's own.
+        budget_rounding: ``floor``: split budgets as the published PS3 packages up to 0.1.3 do; ``remainder``:
+            as the newest PS3 source; None: what the folder says, else ``remainder``. The same for models with
+            two high-resolution scales, but for budgets that are not whole passes.
+        num_attention_heads: of the tower, where its ``model_name`` is not a published one.
+
+    Raises:
+        VilaHDError: no such model, one of another kind, a damaged one, or an option of unknown value.
+    """
+    device = resolve_device(device)
+    check_attention(attn_implementation)
+    chosen = resolve_dtype(dtype, device)
+    options = ReadOptions(
+        chat_template=chat_template, budget_rounding=budget_rounding, num_attention_heads=num_attention_heads
+    )
+    checkpoint = read_checkpoint(
+        name, base=base, options=options, revision=revision, local_files_only=local_files_only
+    )
+    target = checkpoint.stored_dtype if isinstance(chosen, str) else chosen
+    model = build_model(checkpoint, target, attn_implementation)
+    return model.to(device).eval(), checkpoint.processor
+
+
+def read_checkpoint(
+    name: str | Path,
+    *,
+    base: str | Path | None = None,
+    options: ReadOptions | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
+) -> Checkpoint:
+    """Everything about a published model but the values of its tensors; arguments as for
+    ``load_checkpoint``."""
+    folder = open_published(name, revision=revision, local_files_only=local_files_only)
+    if not folder.is_adapter:
+        if base is not None:
+            raise VilaHDError(
+                f"base={str(base)!r}: {name} holds a whole model, no LoRA weights; leave base out"
+            )
+        return read_published(folder, options or ReadOptions())
+    raise VilaHDError("not yet")
+
+
+def open_published(name: str | Path, *, revision: str | None, local_files_only: bool) -> PublishedFolder:
+    """The published folder that a folder's name or a hub id stands for."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return PublishedFolder.open(path)
+    if isinstance(name, Path) or name.startswith(("/", ".", "~")) or name.count("/") != 1:
+        raise VilaHDError(f"{name}: no such folder; check the name")
+    return PublishedFolder.open(fetch(name, revision=revision, local_files_only=local_files_only))
+
+
+def build_model(
+    checkpoint: Checkpoint, dtype: torch.dtype, attn_implementation: str
+) -> VilaHDForConditionalGeneration:
+    """The model of a checkpoint on the CPU, its tensors read one by one.
+
+    Raises:
+        VilaHDError: values that are not finite, or a file that changed meanwhile.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in checkpoint.tensors.items():
+        value = tensor.read(dtype)
+        # The sum of a tensor is finite only if all of it is; the slow exact test runs where the sum is not.
+        if not bool(value.sum().isfinite()) and not bool(value.isfinite().all()):
+            raise VilaHDError(
+                f"{tensor.source}: NaN or infinite values as {str(dtype).removeprefix('torch.')}; get an "
+                "intact copy "
+                "of the weights, or load them as float32"
+            )
+        tensors[name] = value
+    model = VilaHDForConditionalGeneration.from_pretrained(
+        None,
+        config=checkpoint.config,
+        state_dict=tensors,
+        dtype=dtype,
+        attn_implementation=attn_implementation,
+    )
+    built = cast(VilaHDForConditionalGeneration, model)
+    built.generation_config = checkpoint.generation_config
+    return built

@@ -1,0 +1,99 @@
+"""The recorded VILA-HD models, loaded the way a user loads them."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from llava_compat.checkpoints import load_checkpoint
+from vila_hd import VilaHDForConditionalGeneration, VilaHDProcessor
+
+
+@dataclass(frozen=True)
+class VilaGoldens:
+    """A folder of recorded VILA-HD outputs and its manifest."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    def cases(self, *kinds: str) -> list[dict[str, Any]]:
+        """The cases of some kinds."""
+        return [case for case in self.manifest["cases"] if case["kind"] in kinds]
+
+    def case(self, name: str) -> dict[str, Any]:
+        return next(case for case in self.manifest["cases"] if case["name"] == name)
+
+    def tensors(self, case: dict[str, Any]) -> dict[str, torch.Tensor]:
+        return load_file(self.folder / case["file"])
+
+    def model_folder(self, name: str) -> Path:
+        return self.folder / self.manifest["models"][name]["path"]
+
+    def copy_model(self, name: str, target: Path) -> Path:
+        """A copy to change; the models that are stored without their weights get random ones."""
+        shutil.copytree(self.model_folder(name), target, copy_function=shutil.copyfile)
+        described = target / "tensors.json"
+        if described.exists():
+            generator = torch.Generator().manual_seed(0)
+            for part, shapes in json.loads(described.read_text(encoding="utf-8")).items():
+                tensors = {
+                    key: torch.randn(*shape, generator=generator) * 0.1 for key, shape in shapes.items()
+                }
+                save_file(tensors, target / part / "model.safetensors", {"format": "pt"})
+            described.unlink()
+        return target
+
+    def heads(self, name: str) -> int:
+        """Attention heads of the tower, which a trunk without a published name does not tell."""
+        return self.manifest["models"][name]["vit"]["heads"]
+
+
+def open_goldens(folder: Path) -> VilaGoldens:
+    return VilaGoldens(folder, json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
+
+
+@pytest.fixture(scope="session")
+def vila_goldens(request: pytest.FixtureRequest) -> VilaGoldens:
+    return open_goldens(request.config.getoption("--goldens-vila-hd"))
+
+
+Loaded = tuple[VilaHDForConditionalGeneration, VilaHDProcessor]
+
+
+@pytest.fixture(scope="session")
+def load_recorded(
+    vila_goldens: VilaGoldens, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Loaded]:
+    """Load a recorded model by name, once."""
+    loaded: dict[str, Loaded] = {}
+
+    def load(name: str) -> Loaded:
+        if name not in loaded:
+            folder = vila_goldens.copy_model(name, tmp_path_factory.mktemp("recorded") / name)
+            # Recorded with ps3-torch 0.1.3.
+            loaded[name] = load_checkpoint(
+                folder, budget_rounding="floor", num_attention_heads=vila_goldens.heads(name)
+            )
+        return loaded[name]
+
+    return load
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """``vila_case`` takes every case of the kinds that a test is marked with:
+    ``@pytest.mark.kinds("generate")``."""
+    if "vila_case" in metafunc.fixturenames:
+        marker = next(metafunc.definition.iter_markers("kinds"))
+        goldens = open_goldens(metafunc.config.getoption("--goldens-vila-hd"))
+        cases = goldens.cases(*marker.args)
+        metafunc.parametrize("vila_case", cases, ids=[case["name"] for case in cases])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "kinds(*names): kinds of recorded cases that a test takes")
