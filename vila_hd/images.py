@@ -108,6 +108,30 @@ def open_image(
         return _finish(image, label, max_pixels)
 
 
+def image_size(source: ImageSource, *, name: str | None = None) -> tuple[int, int]:
+    """``(width, height)`` of the picture that ``open_image`` would return, from its header alone.
+
+    Args:
+        source: as for ``open_image``.
+        name: as for ``open_image``.
+
+    Raises:
+        VilaHDError: it is missing, not a picture, or of a kind that is not read.
+    """
+    label = name or _label(source)
+    if isinstance(source, Image.Image):
+        return _upright_size(source, label)
+    with _opened(source, label) as file, _decoding(label, "picture"):
+        return _upright_size(_identify(file, label), label)
+
+
+def _upright_size(image: Image.Image, label: str) -> tuple[int, int]:
+    width, height = image.size
+    # Pillow tells the size of a TIFF as it will be after turning.
+    sideways = image.format != "TIFF" and _orientation(image, label) in (5, 6, 7, 8)
+    return (height, width) if sideways else (width, height)
+
+
 def _label(source: ImageSource) -> str:
     if isinstance(source, str | Path):
         return str(source)

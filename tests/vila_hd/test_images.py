@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vila_hd.errors import VilaHDError
-from vila_hd.images import MAX_PIXELS, ORIENTATION_TAG, ORIENTATIONS, open_image
+from vila_hd.images import MAX_PIXELS, ORIENTATION_TAG, ORIENTATIONS, image_size, open_image
 
 # Pillow warns about the damaged TIFF and EXIF tags that these tests make on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore:.*(EXIF|Truncated|Tag data|Metadata).*:UserWarning")
@@ -224,6 +224,22 @@ def test_exif_rotation_is_applied(kind, orientation):
     assert image.size == (48, 32)
     assert image.getpixel((5, 5))[1] < 90
     assert min(image.getpixel(corner)[1] for corner in ((43, 5), (5, 27), (43, 27))) > 170
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_size_is_known_from_the_header(kind, orientation):
+    exif = Image.Exif()
+    exif[ORIENTATION_TAG] = orientation
+    content = encoded(gradient(), kind, exif=exif)
+    assert image_size(content) == open_image(content).size
+    assert image_size(Image.open(io.BytesIO(content))) == open_image(content).size
+
+
+def test_the_size_of_no_picture_is_refused():
+    for source in (b"", b"%PDF-1.4", "/no/such.png", encoded(gradient(), "PNG")[:20]):
+        with pytest.raises(VilaHDError):
+            image_size(source)
 
 
 def test_a_damaged_exif_block_does_not_hide_the_picture():
