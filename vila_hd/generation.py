@@ -33,7 +33,8 @@ class History:
     """Turns as chat templates read them; pictures are content items."""
 
     pictures: tuple[Image.Image, ...] = ()
-    """All pictures of the conversation, in the order in which they were given."""
+    """All pictures of the conversation, in the order in which they were given, as the looks show them: where
+    the image processor pads pictures, each in its square."""
 
     pixel_values: tuple[Tensor, ...] = field(default=(), repr=False)
     """The same pictures as the tower sees them."""
@@ -155,10 +156,11 @@ class _Turn:
         self.before = history or History()
         self.phases = Phases(model.device)
         with self.phases("read"):
-            new = [open_image(image) for image in images]
+            opened = [open_image(image) for image in images]
+            new = [processor.image_processor.frame(picture) for picture in opened]
             self.pictures = (*self.before.pictures, *new)
             self.pixel_values = (*self.before.pixel_values, *self._read(new))
-        self.high_res = self._options(high_res, len(new))
+        self.high_res = self._options(high_res, opened)
         items = [{"type": "image"} for _ in new]
         message = {"role": "user", "content": [*items, {"type": "text", "text": question}]}
         self.messages = (*self.before.messages, message)
@@ -179,11 +181,15 @@ class _Turn:
             return []
         return list(self.processor.image_processor(pictures, return_tensors=None)["pixel_values"])
 
-    def _options(self, options: HighResOptions | None, num_new: int) -> HighResOptions | None:
-        """``options`` with one list of regions for every picture of the conversation."""
-        if options is None or not options.regions or len(options.regions) != num_new:
+    def _options(self, options: HighResOptions | None, new: list[Image.Image]) -> HighResOptions | None:
+        """``options`` with one list of regions for every picture of the conversation, placed in its frame."""
+        if options is None or not options.regions or len(options.regions) != len(new):
             return options  # a wrong number is reported together with the number of pictures
-        return replace(options, regions=((),) * (len(self.pictures) - num_new) + options.regions)
+        placed = []
+        for boxes, picture in zip(options.regions, new, strict=True):
+            x, y = self.processor.image_processor.frame_offset(picture.height, picture.width)
+            placed.append(tuple((x1 + x, y1 + y, x2 + x, y2 + y) for x1, y1, x2, y2 in boxes))
+        return replace(options, regions=((),) * (len(self.pictures) - len(new)) + tuple(placed))
 
     @torch.no_grad()
     def run(

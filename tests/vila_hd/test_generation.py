@@ -208,6 +208,21 @@ def test_regions_belong_to_the_new_pictures(
         ask(model, processor, [], "there?", high_res=options, history=second.history)
 
 
+def test_padded_pictures_are_looked_at_in_their_square(model: VilaHDForConditionalGeneration) -> None:
+    padding, plain = tiny_processor(), tiny_processor()
+    padding.image_processor.resize_mode = "pad"
+    picture = tiny_picture(120, 60)
+    square = padding.image_processor.frame(picture)
+    options = HighResOptions(budget=16, guided_by="regions", regions=(((30, 0, 60, 30),),))
+    shifted = HighResOptions(budget=16, guided_by="regions", regions=(((30, 30, 60, 60),),))
+    padded = ask(model, padding, [picture], "what?", high_res=options, max_new_tokens=4)
+    expected = ask(model, plain, [square], "what?", high_res=shifted, max_new_tokens=4)
+    assert padded.text == expected.text
+    assert padded.looks[0].original_size == padded.history.pictures[0].size == (120, 120)
+    for ours, theirs in zip(padded.looks[0].pass_maps, expected.looks[0].pass_maps, strict=True):
+        assert torch.equal(ours, theirs)
+
+
 @pytest.mark.parametrize("question", ["", "  \n"])
 def test_empty_question_is_refused(
     model: VilaHDForConditionalGeneration, processor: VilaHDProcessor, question: str

@@ -37,8 +37,14 @@ def run(args: argparse.Namespace) -> int:
     if args.explain is not None:
         from ..selection_lens import write_lens
 
+        pictures = answer.history.pictures
         write_lens(
-            args.explain, images, answer.looks, question=question, answer=answer.text, receipt=answer.receipt
+            args.explain,
+            pictures,
+            answer.looks,
+            question=question,
+            answer=answer.text,
+            receipt=answer.receipt,
         )
     if args.json:
         print(json.dumps(_as_dict(args, names, question, answer), indent=2))

@@ -96,7 +96,7 @@ def test_options_survive_saving(tmp_path):
         ({"image_size": [32, 48], "resize_mode": "fit"}, r"image_size=\(32, 48\)"),
         ({"image_size": 32, "size": {"shortest_edge": 48}}, "disagrees"),
         ({"image_size": 32, "interpolation": "nearest"}, "interpolation='nearest'"),
-        ({"image_size": 32, "resize_mode": "pad"}, "resize_mode='pad'"),
+        ({"image_size": 32, "resize_mode": "stretch"}, "resize_mode='stretch'"),
         ({"image_size": 32, "mean": [0.5, 0.5]}, r"mean=\[0.5, 0.5\]"),
         ({"image_size": 32, "mean": 0.5, "image_mean": 0.4}, "disagrees"),
         ({"image_size": 32, "std": 0}, r"std=\[0.0"),
@@ -138,3 +138,26 @@ def test_a_cut_off_file_is_one_line(tmp_path):
 def test_an_unknown_call_option_is_refused():
     with pytest.raises(VilaHDError, match="do_pad"):
         PS3ImageProcessor(8)(noise(8, 8), do_pad=True)
+
+
+@pytest.mark.parametrize(("size", "offset"), [((21, 8), (0, 6)), ((8, 21), (6, 0)), ((9, 9), (0, 0))])
+def test_padded_pictures_sit_on_the_middle_of_a_square_of_the_mean_colour(size, offset):
+    processor = PS3ImageProcessor(21, 0.5, 0.5, resize_mode="pad", do_normalize=False)
+    picture = Image.new("RGB", size, (200, 10, 30))
+    framed = processor.frame(picture)
+    side = max(size)
+    assert framed.size == (side, side)
+    assert processor.frame_offset(picture.height, picture.width) == offset
+    expected = np.full((side, side, 3), 127, dtype=np.uint8)
+    expected[offset[1] : offset[1] + size[1], offset[0] : offset[0] + size[0]] = (200, 10, 30)
+    assert np.array_equal(np.asarray(framed), expected)
+    features = processor(picture, return_tensors="pt")
+    assert features["image_sizes"].tolist() == [[side, side]]
+    assert torch.equal(features["pixel_values"], processor(framed, return_tensors="pt")["pixel_values"])
+
+
+def test_only_padding_frames_pictures():
+    processor = PS3ImageProcessor(32, 0.5, 0.5, resize_mode="squash")
+    picture = Image.new("RGB", (10, 20))
+    assert processor.frame(picture) is picture
+    assert processor.frame_offset(20, 10) == (0, 0)
