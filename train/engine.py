@@ -24,7 +24,9 @@ def prepare_process() -> None:
         os.environ["MASTER_PORT"] = str(free_port())
     if "OMP_NUM_THREADS" not in os.environ:
         local = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // local))
+        # In the environment, too: accelerate gives every process all cores when it finds nothing there.
+        os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // local))
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     _use_plain_gloo()
     if not torch.cuda.is_available():
         _free_gradients_without_streams()

@@ -2,7 +2,8 @@
 
 A peer's interpreter cannot import this project, so this file uses torch and the standard library only and is
 loaded by path there. A worker reads one JSON object per line from standard input and answers each with one
-JSON line: first the job, then any number of ``{"do": "run"}``, then ``{"do": "finish"}``.
+JSON line: first the job, then any number of ``{"do": "run"}`` and ``{"do": "profile"}``, then
+``{"do": "finish"}``.
 """
 
 import ctypes
@@ -79,6 +80,29 @@ def peak_bytes() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+OPERATORS = {
+    "linear layers": ("addmm", "mm", "linear", "mkldnn_linear"),
+    "attention": (
+        "bmm", "baddbmm", "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_attention_math",
+        "exp2_", "softmax", "_softmax", "max", "div",
+    ),
+    "copies": ("copy_", "cat", "index", "gather", "fill_", "zero_"),
+    "resizing and unfolding": ("upsample_bicubic2d", "im2col", "_upsample_bicubic2d_aa", "convolution"),
+}  # fmt: skip
+"""Kind of work -> names of torch's operators; everything else counts as other."""
+
+
+def profile(run: Run) -> dict[str, float]:
+    """Seconds of one run by kind of work, as torch's profiler sees them."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        run()
+    kind_of = {f"aten::{name}": kind for kind, names in OPERATORS.items() for name in names}
+    seconds = dict.fromkeys([*OPERATORS, "other"], 0.0)
+    for entry in profiler.key_averages():
+        seconds[kind_of.get(entry.key, "other")] += entry.self_cpu_time_total / 1e6
+    return seconds
+
+
 def _private_stdout() -> TextIO:
     """The real standard output; whatever libraries print from now on goes to standard error instead."""
     channel = os.fdopen(os.dup(1), "w")
@@ -107,16 +131,23 @@ def serve(build: Callable[[dict[str, Any]], Run]) -> None:
     baseline = resident_bytes()
     reset_peak()
     answer(build_seconds=time.perf_counter() - started, baseline_bytes=baseline)
+    peak = baseline  # of the measured runs alone: the profiler needs memory of its own
     for line in sys.stdin:
-        if json.loads(line)["do"] == "finish":
+        what = json.loads(line)["do"]
+        if what == "finish":
             break
+        if what == "profile":
+            with torch.inference_mode():
+                answer(**profile(run))
+            continue
         started, cpu_started = time.perf_counter(), time.process_time()
         with torch.inference_mode():
             outcome = run()
+        peak = peak_bytes()
         answer(
             seconds=time.perf_counter() - started,
             cpu_seconds=time.process_time() - cpu_started,
             tokens=outcome.tokens,
             check=outcome.check,
         )
-    answer(baseline_bytes=baseline, peak_bytes=peak_bytes())
+    answer(baseline_bytes=baseline, peak_bytes=peak)

@@ -4,7 +4,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +82,9 @@ class Measurement:
     check: float
     """Root mean square of the low-resolution features."""
 
+    profile: Mapping[str, float]
+    """Seconds of one more run by kind of work."""
+
 
 def require_peer(python: Path) -> None:
     """Check that ``python`` is an interpreter with the peer installed, before anything takes time.
@@ -138,13 +141,13 @@ def measure_row(run: TowerRun, preset: Preset, folder: Path, *, looks: int) -> d
         for _ in range(run.runs):
             for name, worker in workers.items():
                 timed[name].append(worker.ask("run"))
+        profiles = {name: worker.ask("profile") for name, worker in workers.items()}
         memory = {name: worker.ask("finish") for name, worker in workers.items()}
     results = {
         name: Measurement(
             seconds=statistics.median(answer["seconds"] for answer in timed[name]),
             cpu_seconds=statistics.median(answer["cpu_seconds"] for answer in timed[name]),
-            tokens=warm[name]["tokens"], check=warm[name]["check"],
-            **memory[name],
+            tokens=warm[name]["tokens"], check=warm[name]["check"], profile=profiles[name], **memory[name],
         )
         for name in workers
     }  # fmt: skip
@@ -224,6 +227,27 @@ def main_table(rows: Sequence[dict[str, Cell]], *, with_peer: bool) -> Table:
     return Table(title="One forward of the vision tower", columns=tuple(columns), rows=tuple(rows))
 
 
+def profile_table(preset: Preset, results: Mapping[str, Measurement], gflops: float) -> Table:
+    """Where the time of one look goes, next to what the matrix products alone must take on this machine."""
+    rows: list[dict[str, Cell]] = []
+    for name, result in results.items():
+        total = sum(result.profile.values())
+        # The profiler's own cost is spread over everything.
+        rows.append({"who": name, **{k: v / total * result.seconds for k, v in result.profile.items()}})
+        rows[-1]["all"] = result.seconds
+    rows.append({"who": "matrix products at full rate", "all": preset.flops(1) / gflops / 1e9})
+    kinds = list(next(iter(results.values())).profile)
+    return Table(
+        title=f"Where the seconds of one look at {preset.side} px go",
+        columns=(
+            Column(key="who", title="tower"),
+            Column(key="all", title="all", spec=".2f"),
+            *(Column(key=kind, title=kind, spec=".2f") for kind in kinds),
+        ),
+        rows=tuple(rows),
+    )
+
+
 def resolution_table(rows: Sequence[dict[str, Cell]], low: Preset, high: Preset) -> Table:
     """Cost at the high resolution over the cost at the low one, for the same number of tokens."""
     by_preset = {row["preset"]: row for row in rows if row["looks"] == 1}
@@ -266,15 +290,20 @@ def run_tower(run: TowerRun, *, command: str) -> Report:
     dtype = getattr(torch, run.dtype)
     torch.set_num_threads(run.threads)
     facts: dict[str, Cell] = {**machine_facts(), "threads": run.threads, "dtype": run.dtype}
-    facts["GEMM GFLOP/s"] = round(gemm_gflops(dtype), 1)
+    gflops = gemm_gflops(dtype)
+    facts["GEMM GFLOP/s"] = round(gflops, 1)
     rows: list[dict[str, Cell]] = []
+    tables: list[Table] = []
     for each, looks in plan:
         with tempfile.TemporaryDirectory(prefix="vila-hd-speed-") as folder:
             save_random_tower(each, Path(folder), dtype=dtype, seed=run.seed)
             for count in looks:
                 print(f"measuring {each.name}, looks {count} ...", file=sys.stderr)
-                rows.append(table_row(each, count, measure_row(run, each, Path(folder), looks=count)))
-    tables = [main_table(rows, with_peer=run.peer_python is not None)]
+                results = measure_row(run, each, Path(folder), looks=count)
+                rows.append(table_row(each, count, results))
+                if each is preset and count == 1:
+                    tables.append(profile_table(preset, results, gflops))
+    tables.insert(0, main_table(rows, with_peer=run.peer_python is not None))
     if lower is not None:
         tables.append(resolution_table(rows, lower, preset))
     return Report(command=command, facts=facts, tables=tuple(tables), notes=_notes(run))

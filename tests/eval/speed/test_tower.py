@@ -10,6 +10,7 @@ from eval.speed.tower import (
     Measurement,
     TowerRun,
     main_table,
+    profile_table,
     require_peer,
     require_same_work,
     resolution_table,
@@ -23,7 +24,7 @@ HIGH, LOW = get_preset("tiny-4x"), get_preset("tiny-2x")
 def measured(seconds, *, peak=3_000_000, tokens=48, check=1.0):
     return Measurement(
         seconds=seconds, cpu_seconds=2 * seconds, baseline_bytes=1_000_000, peak_bytes=peak, tokens=tokens,
-        check=check,
+        check=check, profile={"linear layers": 3.0, "other": 1.0},
     )  # fmt: skip
 
 
@@ -38,6 +39,12 @@ def test_ratios_of_a_row_follow_from_its_numbers():
 def test_without_a_peer_there_are_no_peer_columns():
     table = main_table([table_row(HIGH, 1, {"ours": measured(2.0)})], with_peer=False)
     assert not any("peer" in column.key + column.title for column in table.columns)
+
+
+def test_profile_is_scaled_to_the_measured_seconds():
+    ours, bound = profile_table(HIGH, {"ours": measured(2.0)}, gflops=100.0).rows
+    assert (ours["all"], ours["linear layers"], ours["other"]) == (2.0, 1.5, 0.5)
+    assert bound["all"] == pytest.approx(HIGH.flops(1) / 1e11)
 
 
 def test_cost_against_resolution_compares_one_look_of_both_presets():
@@ -82,10 +89,11 @@ def test_main_measures_a_tiny_tower(capsys, tmp_path):
     argv = ["speed", "tower", "--preset", "tiny-4x", "--dtype", "float32", "--looks", "1", "--threads", "1"]
     assert main([*argv, "--runs", "1", "--json", str(tmp_path / "out.json")]) == 0
     assert "$ python -m eval speed tower --preset tiny-4x" in capsys.readouterr().out
-    table, resolution = json.loads((tmp_path / "out.json").read_text())["tables"]
+    table, profile, resolution = json.loads((tmp_path / "out.json").read_text())["tables"]
     assert [row["preset"] for row in table["rows"]] == ["tiny-4x", "tiny-2x"]
     for row in table["rows"]:
         assert row["tokens"] == 16 + HIGH.pass_budget
         assert row["ours_peak"] >= row["ours_added"] > 0
     high, low = table["rows"]
+    assert profile["rows"][0]["all"] == high["ours_seconds"]
     assert resolution["rows"][0]["ratio"] == pytest.approx(high["ours_seconds"] / low["ours_seconds"])
