@@ -58,5 +58,8 @@ setup(
         "transformers>=5.0",
     ],
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["vila-hd = vila_hd.cli:main"]},
+    entry_points={
+        "console_scripts": ["vila-hd = vila_hd.cli:main"],
+        "vila_hd.checkpoint_formats": ["vila = llava_compat.formats:PublishedFormat"],
+    },
 )

@@ -1,8 +1,9 @@
 """A checkpoint in parts: config, processor and lazily read tensors under our names, whatever layout they come
 from. Loading and converting both start here."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
-from vila_hd.checkpoint_files import TOKENIZERS, read_json
+from vila_hd.checkpoint_files import TOKENIZERS, read_json, require_intact
 from vila_hd.configuration_vila_hd import VilaHDConfig
 from vila_hd.constants import IMAGE_TOKEN
 from vila_hd.errors import VilaHDError
+from vila_hd.loading import read_parts
 from vila_hd.modeling_vila_hd import VilaHDForConditionalGeneration
 from vila_hd.processing_vila_hd import VilaHDProcessor, add_pictures_to_template
 from vila_hd.ps3.image_processing_ps3 import PS3ImageProcessor
@@ -31,7 +33,7 @@ from .config_map import (
 from .folders import COMPONENTS, PublishedFolder
 from .key_maps import to_ours
 from .llm_config import base_prefix_of
-from .tensors import LazyTensor, open_folder, with_rows
+from .tensors import LazyTensor, from_tensor, open_folder, with_rows
 from .tokenizer_files import Added, find_stop_ids, max_length_of, read_template, read_tokenizer
 
 BROKEN = (
@@ -39,6 +41,9 @@ BROKEN = (
     AssertionError, ImportError, OSError, MemoryError, StrictDataclassError,
 )  # fmt: skip
 """What transformers and torch raise on config files that are valid JSON but not what they expect."""
+
+DOCUMENTS = ("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE")
+"""Files that say what a model is and what may be done with it."""
 
 SHOWN = 12
 """Tensors listed in a message before "and N more"."""
@@ -66,8 +71,11 @@ class Checkpoint:
     tensors: Mapping[str, LazyTensor]
     """By the names of ``VilaHDForConditionalGeneration``, complete but for tied ones."""
 
-    dropped: tuple[str, ...] = field(default=())
+    dropped: tuple[str, ...] = ()
     """Stored tensors that are not used, for reports."""
+
+    documents: tuple[Path, ...] = ()
+    """Model card and licence."""
 
     @property
     def stored_dtype(self) -> torch.dtype:
@@ -118,6 +126,8 @@ def assemble(
         if "prompt_end_ids" not in top.get(EXTRAS, {}):
             config.prompt_end_ids = processor.find_prompt_end_ids()
         stops = find_stop_ids(tokenizer, template)
+        generation = make_generation_config(tokenizer, stops)
+        _apply_extras(top.get(EXTRAS) or {}, processor, generation)
         tensors, dropped = place(config, stored, base_prefix, label)
     except VilaHDError:
         raise
@@ -125,7 +135,25 @@ def assemble(
         raise VilaHDError(
             f"{label}: its files describe no model ({first_line(error)}); get them again"
         ) from error
-    return Checkpoint(label, config, processor, make_generation_config(tokenizer, stops), tensors, dropped)
+    return Checkpoint(
+        label, config, processor, generation, tensors, dropped, documents=find_documents(folder.root)
+    )
+
+
+def _apply_extras(
+    extras: Mapping[str, Any], processor: VilaHDProcessor, generation: GenerationConfig
+) -> None:
+    """Settings of ours that the published keys could not express; the config's are applied with it."""
+    template, settings = extras.get("chat_template"), extras.get("generation_config")
+    if isinstance(template, str):
+        processor.chat_template = template
+    if isinstance(settings, Mapping):
+        generation.__dict__.update(GenerationConfig(**settings).__dict__)
+
+
+def find_documents(folder: Path) -> tuple[Path, ...]:
+    """Model card and licence files of a model folder."""
+    return tuple(path for name in DOCUMENTS if (path := folder / name).is_file())
 
 
 def _read_text_config(folder: Path, tensors: Mapping[str, LazyTensor]) -> PreTrainedConfig:
@@ -201,6 +229,42 @@ def _read_config(
     )
 
 
+def read_ours(folder: Path) -> Checkpoint:
+    """The checkpoint in a folder of our own layout.
+
+    Raises:
+        VilaHDError: it is damaged, or no such folder.
+    """
+    require_intact(folder)
+    hub = {"local_files_only": True, "trust_remote_code": False}
+    config, processor = read_parts(str(folder), hub)
+    stored = open_folder(folder, ".")
+    try:
+        expected = {name: tuple(value.shape) for name, value in skeleton(config).state_dict().items()}
+        tied = set(getattr(skeleton(config), "all_tied_weights_keys", None) or {})
+        path = folder / "generation_config.json"
+        generation = GenerationConfig.from_pretrained(folder) if path.is_file() else GenerationConfig()
+    except VilaHDError:
+        raise
+    except BROKEN as error:
+        raise VilaHDError(
+            f"{folder}: its files describe no model ({first_line(error)}); get them again"
+        ) from error
+    expected = {name: shape for name, shape in expected.items() if name not in tied}
+    check_names(str(folder), {name: t for name, t in stored.items() if name not in tied}, expected)
+    tensors = {name: stored[name] for name in expected}
+    return Checkpoint(str(folder), config, processor, generation, tensors, documents=find_documents(folder))
+
+
+def from_model(model: VilaHDForConditionalGeneration, processor: VilaHDProcessor) -> Checkpoint:
+    """The checkpoint of a model in memory."""
+    tied = set(getattr(model, "all_tied_weights_keys", None) or {})
+    state = {name: value for name, value in model.state_dict().items() if name not in tied}
+    tensors = {name: from_tensor(name, value) for name, value in state.items()}
+    config = copy.deepcopy(model.config)
+    return Checkpoint(type(model).__name__, config, processor, model.generation_config, tensors)
+
+
 def _make_processor(
     config: VilaHDConfig,
     pixels: PS3ImageProcessor,
@@ -272,48 +336,65 @@ def place(
                 twice.append(target)
             else:
                 ours[target] = tensor
+    # Matches the reference, which resizes the embeddings to the tokenizer's length after loading.
+    for name in embedding_names(config):
+        if name in ours and ours[name].shape and ours[name].shape[0]:
+            ours[name] = with_rows(ours[name], config.text_config.vocab_size)
     model = skeleton(config)
-    _set_rows(model, config, ours)
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     for name in set(getattr(model, "all_tied_weights_keys", None) or {}) & set(ours):
         dropped.append(ours.pop(name).source)
         expected.pop(name)
     for name in getattr(model, "all_tied_weights_keys", None) or {}:
         expected.pop(name, None)
-    unknown += [f"{ours[name].source} {ours[name].shape}" for name in ours if name not in expected]
-    missing = [f"{name} {shape}" for name, shape in expected.items() if name not in ours]
-    wrong = [
-        f"{ours[name].source} is {ours[name].shape}, expected {shape}"
-        for name, shape in expected.items()
-        if name in ours and ours[name].shape != shape
-    ]
-    _report(label, unknown=unknown, missing=missing, wrong=wrong, twice=twice)
+    check_names(label, ours, expected, unknown=unknown, twice=twice)
     return {name: ours[name] for name in expected}, tuple(dropped)
 
 
-def _set_rows(
-    model: VilaHDForConditionalGeneration, config: VilaHDConfig, ours: dict[str, LazyTensor]
-) -> None:
-    # Matches the reference, which resizes the embeddings to the tokenizer's length after loading.
-    rows = config.text_config.vocab_size
+def embedding_names(config: VilaHDConfig) -> tuple[str, ...]:
+    """Names of tensors with one row per token."""
+    model = skeleton(config)
     embedding = next(name for name, part in model.named_modules() if part is model.get_input_embeddings())
-    for name in (f"{embedding}.weight", "lm_head.weight", "lm_head.bias"):
-        if name in ours and ours[name].shape and ours[name].shape[0]:
-            ours[name] = with_rows(ours[name], rows)
+    return f"{embedding}.weight", "lm_head.weight", "lm_head.bias"
 
 
-def _report(
-    label: str, *, unknown: list[str], missing: list[str], wrong: list[str], twice: list[str]
+def check_names(
+    label: str,
+    found: Mapping[str, LazyTensor],
+    expected: Mapping[str, tuple[int, ...]],
+    *,
+    unknown: Sequence[str] = (),
+    twice: Sequence[str] = (),
 ) -> None:
+    """Pass when ``found`` are the tensors that a model has, in the shapes that it has.
+
+    Args:
+        label: where they come from.
+        found: by the model's names.
+        expected: shapes by the model's names.
+        unknown: tensors that no name was found for.
+        twice: names that several tensors were found for.
+
+    Raises:
+        VilaHDError: they are not; lists what is unknown, missing and wrongly shaped.
+    """
+    extra = [f"{found[name].source} {found[name].shape}" for name in found if name not in expected]
+    unknown = [*unknown, *extra]
+    missing = [f"{name} {shape}" for name, shape in expected.items() if name not in found]
+    wrong = [
+        f"{found[name].source} is {found[name].shape}, expected {shape}"
+        for name, shape in expected.items()
+        if name in found and found[name].shape != shape
+    ]
     problems = [
-        f"{len(found)} {what} tensor(s): {shorten(found)}"
-        for what, found in (
+        f"{len(names)} {what} tensor(s): {shorten(names)}"
+        for what, names in (
             ("unknown", unknown),
             ("missing", missing),
             ("wrongly shaped", wrong),
             ("duplicate", twice),
         )
-        if found
+        if names
     ]
     if problems:
         raise VilaHDError(
@@ -322,7 +403,7 @@ def _report(
         )
 
 
-def shorten(names: list[str]) -> str:
+def shorten(names: Sequence[str]) -> str:
     """The first few of ``names``, and how many more there are."""
     more = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -6,14 +6,20 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from vila_hd.checkpoint_files import TensorInfo
+from vila_hd.configuration_vila_hd import VilaHDConfig
 from vila_hd.errors import VilaHDError
+from vila_hd.formats import Headers
 from vila_hd.loading import check_attention, resolve_device, resolve_dtype
 from vila_hd.modeling_vila_hd import VilaHDForConditionalGeneration
 from vila_hd.processing_vila_hd import VilaHDProcessor
 from vila_hd.ps3.plans import Rounding
 
-from .checkpoint import Checkpoint, ReadOptions, read_published
-from .folders import PublishedFolder, fetch
+from .checkpoint import Checkpoint, ReadOptions, assemble, from_model, read_published
+from .folders import COMPONENTS, PublishedFolder, fetch
+from .new_folder import new_folder, require_space
+from .tensors import NAMES, LazyTensor, from_file, total_bytes
+from .writing import write_published
 
 
 def load_checkpoint(
@@ -96,6 +102,38 @@ def open_published(name: str | Path, *, revision: str | None, local_files_only: 
     return PublishedFolder.open(fetch(name, revision=revision, local_files_only=local_files_only))
 
 
+def save_checkpoint(
+    model: VilaHDForConditionalGeneration,
+    processor: VilaHDProcessor,
+    folder: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    extensions: bool = False,
+) -> Path:
+    """Write a model in the published layout; ``folder`` appears whole or not at all.
+
+    ``load_checkpoint`` reads it back bit for bit, and the published code reads it, too.
+
+    Args:
+        model: ours, wherever it comes from.
+        processor: its processor.
+        folder: a new or empty folder.
+        dtype: of the weights in the files; None: the model's.
+        extensions: also write models that only this package can run from that layout (pictures that keep
+            their aspect ratio, antialiased resizing, trunks without a published name, ...).
+
+    Raises:
+        VilaHDError: the folder exists, the disk is full, or the published code could not run the model and
+            ``extensions`` is not set.
+    """
+    target = Path(folder).expanduser()
+    checkpoint = from_model(model, processor)
+    require_space(target, total_bytes(checkpoint.tensors.values(), dtype))
+    with new_folder(target) as partial:
+        write_published(checkpoint, partial, dtype, name=target.name, extensions=extensions)
+    return target
+
+
 def build_model(
     checkpoint: Checkpoint, dtype: torch.dtype, attn_implementation: str
 ) -> VilaHDForConditionalGeneration:
@@ -125,3 +163,36 @@ def build_model(
     built = cast(VilaHDForConditionalGeneration, model)
     built.generation_config = checkpoint.generation_config
     return built
+
+
+def describe_checkpoint(
+    folder: Path, headers: Headers | None
+) -> tuple[VilaHDConfig, VilaHDProcessor, dict[str, TensorInfo]]:
+    """A published model without its weights; see ``vila_hd.formats.CheckpointFormat.describe``."""
+    published = PublishedFolder.open(folder)
+    if published.is_adapter:
+        raise VilaHDError(
+            f"{folder}: LoRA weights for another model; name that model, or merge both with "
+            "llava_compat.convert"
+        )
+    if headers is None:
+        checkpoint = read_published(published, ReadOptions())
+    else:
+        stored = {name: _from_headers(name, headers) for name in COMPONENTS}
+        checkpoint = assemble(published, published.config, stored, ReadOptions())
+    place = "" if published.root == folder else f"{published.root.name}/"
+    infos = {
+        name: TensorInfo(NAMES[tensor.dtype], tensor.shape, place + tensor.source.partition(":")[0])
+        for name, tensor in checkpoint.tensors.items()
+    }
+    return checkpoint.config, checkpoint.processor, infos
+
+
+def _from_headers(component: str, headers: Headers) -> dict[str, LazyTensor]:
+    """Tensors of a component whose weight files are elsewhere: shapes and dtypes, no values."""
+    return {
+        name: from_file(Path(file), name, info, f"{component}/{Path(file).name}:{name}")
+        for file, tensors in headers.items()
+        if Path(file).parent.name == component
+        for name, info in tensors.items()
+    }

@@ -120,6 +120,12 @@ def read_vision_config(
         kept["num_attention_heads"] = num_attention_heads
     config = PS3VisionConfig(**kept)
     fill_from_shapes(config, shapes)
+    if config.num_attention_heads is None:
+        raise VilaHDError(
+            f"vision_tower: model_name={config.model_name!r} does not tell the number of attention heads; "
+            "pass "
+            "num_attention_heads=, or add it to vision_tower/config.json"
+        )
     config.require_trunk_sizes()
     return config
 
@@ -162,7 +168,7 @@ def read_config(
             raise VilaHDError(
                 f"config.json: {key}={top[key]!r} is not supported with a PS3 tower; use {allowed[-1]!r}"
             )
-    mode = top.get("look_close_mode")
+    mode: Any = top.get("look_close_mode")
     if mode not in LOOK_MODES:
         raise VilaHDError(f"config.json: look_close_mode={mode!r}: use one of {', '.join(LOOK_MODES)}")
     layer = -1 if top.get("mm_vision_select_layer") is None else top["mm_vision_select_layer"]
@@ -282,7 +288,9 @@ def read_resize_mode(top: Mapping[str, Any]) -> ResizeMode:
     return ASPECT_MODES.get(mode, "squash")
 
 
-def write_config(config: VilaHDConfig, image_end_text: str, resize_mode: ResizeMode) -> dict[str, Any]:
+def write_config(
+    config: VilaHDConfig, image_end_text: str, resize_mode: ResizeMode, interpolation: str
+) -> dict[str, Any]:
     """The top-level published keys of our model, without those that name a place or embed a component.
 
     Raises:
@@ -310,8 +318,11 @@ def write_config(config: VilaHDConfig, image_end_text: str, resize_mode: ResizeM
     if read_encoder(top) != image_end_text:
         encoder = {"_target_": "llava.model.encoders.BasicImageEncoder", "end_tokens": image_end_text or None}
         top["image_encoder"] = json.dumps(encoder)
-    if top.get("image_aspect_ratio") in TILED or read_resize_mode(top) != resize_mode:
-        top["image_aspect_ratio"] = "pad" if resize_mode == "pad" else "resize"
+    aspect = top.get("image_aspect_ratio")
+    if aspect in TILED or ASPECT_MODES.get(aspect, "squash") != resize_mode:
+        top["image_aspect_ratio"] = aspect = "pad" if resize_mode == "pad" else "resize"
+    if aspect == "resize" and interpolation != "bicubic":
+        top["image_aspect_ratio"] = "default"  # leaves the resize to the tower's processor
     return top
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -117,12 +117,18 @@ def _fill(value: Tensor, file: BinaryIO, stored: torch.dtype) -> None:
 def _read_exactly(flat: Tensor, file: BinaryIO) -> None:
     if not flat.numel():
         return
-    view = memoryview(flat.view(torch.uint8).numpy())
+    view = _bytes_of(flat)
     while view:
         count = file.readinto(view)  # type: ignore[attr-defined]
         if not count:
             raise EOFError
         view = view[count:]
+
+
+def _bytes_of(flat: Tensor) -> memoryview:
+    """The memory of a contiguous CPU tensor."""
+    array: Any = flat.view(torch.uint8).numpy()
+    return memoryview(array)
 
 
 def from_tensor(name: str, tensor: Tensor) -> LazyTensor:
@@ -179,7 +185,7 @@ def write_file(
         for name in order:
             value = tensors[name].read(stored_dtype(tensors[name], dtype))
             if value.numel():
-                file.write(memoryview(value.view(-1).view(torch.uint8).numpy()))
+                file.write(_bytes_of(value.view(-1)))
             done(value.nbytes)
 
 

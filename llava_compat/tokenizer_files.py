@@ -49,12 +49,12 @@ class Added:
         Raises:
             VilaHDError: it is malformed.
         """
-        names = value.get("tokens") if isinstance(value, Mapping) else None
+        fields: Mapping[str, Any] = value if isinstance(value, Mapping) else {}
+        names, bos, pad = (fields.get(key) for key in ("tokens", "bos_token", "pad_token"))
         good = isinstance(names, list) and all(isinstance(name, str) for name in names)
-        special = [value.get("bos_token"), value.get("pad_token")] if good else [0]
-        if not all(token is None or isinstance(token, str) for token in special):
+        if not good or not all(token is None or isinstance(token, str) for token in (bos, pad)):
             raise VilaHDError(f"config.json: vila_hd.added={str(value)[:80]}: get the file again")
-        return cls(tuple(names or ()), special[0], special[1])
+        return cls(tuple(names or ()), bos, pad)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready values."""

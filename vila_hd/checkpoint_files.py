@@ -6,9 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import VilaHDError
+
+if TYPE_CHECKING:
+    from .formats import CheckpointFormat
 
 HEADER_LIMIT = 100_000_000
 """Bytes of a safetensors header that are believed; the format's own limit."""
@@ -212,21 +215,47 @@ def check_checkpoint(folder: Path) -> Iterator[Finding]:
 
     Yields findings one by one, because reading all values of a large model takes a while.
     """
+    from .formats import find_format
+
+    other = find_format(folder)
+    if other is not None:
+        yield from _check_other(folder, other)
+        return
     try:
         config = read_json(folder / "config.json") if folder.is_dir() else None
         tensors = read_tensors(folder)
     except VilaHDError as error:
         yield Finding("problem", "files", str(error))
         return
-    files = sorted({info.file for info in tensors.values()})
+    yield _describe_files(tensors)
+    yield from _check_structure(folder, config or {}, tensors)
+    yield from _check_values(folder, _files_of(tensors))
+    yield from _check_processor(folder, config or {})
+
+
+def _files_of(tensors: Mapping[str, TensorInfo]) -> list[str]:
+    return sorted({info.file for info in tensors.values()})
+
+
+def _describe_files(tensors: Mapping[str, TensorInfo]) -> Finding:
     kinds = ", ".join(sorted({info.dtype for info in tensors.values()}))
     total = sum(info.num_elements for info in tensors.values())
-    yield Finding(
-        "ok", "files", f"{len(tensors)} tensors, {total:,} numbers ({kinds}) in {len(files)} file(s), whole"
-    )
-    yield from _check_structure(folder, config or {}, tensors)
-    yield from _check_values(folder, files)
-    yield from _check_processor(folder, config or {})
+    files = len(_files_of(tensors))
+    text = f"{len(tensors)} tensors, {total:,} numbers ({kinds}) in {files} file(s), whole"
+    return Finding("ok", "files", text)
+
+
+def _check_other(folder: Path, layout: "CheckpointFormat") -> Iterator[Finding]:
+    """A folder in another layout, which its format reads as a whole."""
+    try:
+        _, _, tensors = layout.describe(folder, None)
+    except VilaHDError as error:
+        yield Finding("problem", "structure", str(error))
+        return
+    yield _describe_files(tensors)
+    yield Finding("ok", "structure", f"every name and shape is as its config files say ({layout.label})")
+    yield from _check_values(folder, _files_of(tensors))
+    yield Finding("ok", "tokenizer", "read, with its chat template")
 
 
 def _check_structure(

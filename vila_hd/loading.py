@@ -11,6 +11,7 @@ from transformers.utils import cached_file
 from .checkpoint_files import require_intact
 from .configuration_vila_hd import VilaHDConfig
 from .errors import VilaHDError
+from .formats import find_format
 from .modeling_vila_hd import VilaHDForConditionalGeneration
 from .processing_vila_hd import VilaHDProcessor
 
@@ -54,6 +55,16 @@ def load(
         VilaHDError: no such model, one of another kind, a damaged one, or an option of unknown value.
     """
     source = _find(name)
+    other = find_format(_config_folder(source, revision, local_files_only))
+    if other is not None:
+        return other.load(
+            source,
+            dtype=dtype,
+            device=device,
+            attn_implementation=attn_implementation,
+            revision=revision,
+            local_files_only=local_files_only,
+        )
     if Path(source).is_dir():
         require_intact(Path(source))
     device = resolve_device(device)
@@ -62,9 +73,7 @@ def load(
     hub: dict[str, Any] = {"local_files_only": local_files_only, "trust_remote_code": trust_remote_code}
     if revision is not None:
         hub["revision"] = revision
-    config = _read_config(source, hub)
-    processor = _read_processor(source, hub)
-    _check_pair(source, config, processor)
+    config, processor = read_parts(source, hub)
     hub.pop("trust_remote_code")
     model = VilaHDForConditionalGeneration.from_pretrained(
         source, config=config, dtype=dtype, attn_implementation=attn_implementation, **hub
@@ -82,7 +91,7 @@ def _find(name: str | Path) -> str:
         return str(BUNDLED)
     path = Path(name).expanduser()
     if path.is_dir():
-        if not (path / "config.json").exists():
+        if not (path / "config.json").exists() and find_format(path) is None:
             raise VilaHDError(f"{name}: no config.json in this folder; give the folder of a saved model")
         return str(path)
     if path.exists():
@@ -90,6 +99,33 @@ def _find(name: str | Path) -> str:
     if isinstance(name, Path) or str(name).startswith(("/", ".", "~")) or str(name).count("/") > 1:
         raise VilaHDError(f"{name}: no such folder; check the name")
     return str(name)
+
+
+def _config_folder(source: str, revision: str | None, local_files_only: bool) -> Path:
+    """The folder that tells the layout of a model: its own, or what of a hub repository is fetched first."""
+    if Path(source).is_dir():
+        return Path(source)
+    try:
+        path = cached_file(source, "config.json", revision=revision, local_files_only=local_files_only)
+    except (OSError, ValueError):
+        return Path(source)  # reported with its reason when our own config is looked for
+    return Path(path).parent if path else Path(source)
+
+
+def read_parts(source: str, hub: dict[str, Any]) -> tuple[VilaHDConfig, VilaHDProcessor]:
+    """Config and processor of a model in our own layout, checked against each other.
+
+    Args:
+        source: folder or hub id.
+        hub: ``local_files_only``, ``trust_remote_code``, ``revision``.
+
+    Raises:
+        VilaHDError: there is no such model, one of another kind, or a damaged one.
+    """
+    config = _read_config(source, hub)
+    processor = _read_processor(source, hub)
+    _check_pair(source, config, processor)
+    return config, processor
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
@@ -139,8 +175,6 @@ def check_attention(name: str) -> None:
 
 
 def _read_config(source: str, hub: dict[str, Any]) -> VilaHDConfig:
-    if (Path(source) / "mm_projector").is_dir() and (Path(source) / "llm").is_dir():
-        raise VilaHDError(f"{source}: a folder in the layout of NVIDIA's VILA; convert it with llava_compat")
     try:
         config = AutoConfig.from_pretrained(source, **hub)
     except VilaHDError:

@@ -3,13 +3,19 @@
 import argparse
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from ..checkpoint_files import TensorInfo, has_chat_template, read_json, read_tensors
 from ..errors import VilaHDError
+from ..formats import Headers, find_format
 from ..options import HighResOptions
 from .models import BUNDLED, quieten_transformers
+
+if TYPE_CHECKING:
+    from ..configuration_vila_hd import VilaHDConfig
+    from ..processing_vila_hd import VilaHDProcessor
 
 SIZE = (2160, 3840)
 """(height, width) in pixels of the picture whose cost is shown."""
@@ -29,7 +35,7 @@ COMPONENTS = {
 def run(args: argparse.Namespace) -> int:
     """Print the facts, one per line."""
     quieten_transformers()
-    facts = describe(*read_model(args.model))
+    facts = describe(read_model(args.model))
     if args.json:
         print(json.dumps(facts, indent=2))
         return 0
@@ -46,16 +52,29 @@ def _lines(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
-def read_model(name: str) -> tuple[Path, dict[str, TensorInfo]]:
-    """``(folder, tensors)`` of the bundled model, a folder, or a hub repository; fetches no weights.
+@dataclass(frozen=True)
+class ModelFacts:
+    """A model without its weights."""
+
+    folder: Path
+    """At least its small files."""
+
+    config: "VilaHDConfig"
+    processor: "VilaHDProcessor"
+    tensors: Mapping[str, TensorInfo]
+    has_template: bool
+    layout: str = "ours"
+
+
+def read_model(name: str) -> ModelFacts:
+    """The bundled model, a folder, or a hub repository; fetches no weights.
 
     Raises:
         VilaHDError: there is no such model, it is damaged, or it cannot be reached.
     """
     folder = BUNDLED if name == "nano" else Path(name).expanduser()
     if folder.is_dir():
-        _require_vila_hd(folder)
-        return folder, read_tensors(folder)
+        return _read_folder(folder, None)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise VilaHDError(f"{folder}: no such folder; use 'nano', a model folder or a hub id like owner/name")
     import huggingface_hub
@@ -63,64 +82,76 @@ def read_model(name: str) -> tuple[Path, dict[str, TensorInfo]]:
 
     try:
         folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=SMALL_FILES))
-        _require_vila_hd(folder)
-        files = huggingface_hub.get_safetensors_metadata(name).files_metadata
+        headers = _fetch_headers(name)
     except (HfHubHTTPError, HFValidationError, SafetensorsParsingError, OSError) as error:
         reason = " ".join(str(error).split())[:160]
         raise VilaHDError(f"{name}: neither a folder nor a readable model of the hub ({reason})") from error
-    return folder, {
-        tensor: TensorInfo(info.dtype, tuple(info.shape), file)
-        for file, metadata in files.items()
-        for tensor, info in metadata.tensors.items()
-    }
+    return _read_folder(folder, headers)
 
 
-def _require_vila_hd(folder: Path) -> None:
+def _fetch_headers(name: str) -> Headers:
+    """The headers of a hub repository's weight files, which are read where they are."""
+    import huggingface_hub
+
+    found: dict[str, dict[str, TensorInfo]] = {}
+    for file in huggingface_hub.list_repo_files(name):
+        if file.endswith(".safetensors"):
+            header = huggingface_hub.parse_safetensors_file_metadata(name, file)
+            found[file] = {
+                key: TensorInfo(info.dtype, tuple(info.shape), file) for key, info in header.tensors.items()
+            }
+    return found
+
+
+def _read_folder(folder: Path, headers: Headers | None) -> ModelFacts:
+    other = find_format(folder)
+    if other is not None:
+        config, processor, tensors = other.describe(folder, headers)
+        return ModelFacts(folder, config, processor, tensors, has_template=True, layout=other.label)
     kind = read_json(folder / "config.json").get("model_type")
     if kind != "vila_hd":
         raise VilaHDError(f"{folder}: model_type is {kind!r}, not 'vila_hd'; give a VILA-HD model's folder")
-
-
-def describe(folder: Path, tensors: Mapping[str, TensorInfo]) -> dict[str, str | list[str]]:
-    """Fact -> text or lines of text.
-
-    Args:
-        folder: holds at least the small files of a VILA-HD model.
-        tensors: what its weight files hold.
-
-    Raises:
-        VilaHDError: the config or the processor cannot be read.
-    """
+    if headers is None:
+        tensors = read_tensors(folder)
+    else:
+        tensors = {key: info for part in headers.values() for key, info in part.items()}
     from ..configuration_vila_hd import VilaHDConfig
+    from ..processing_vila_hd import VilaHDProcessor
 
     try:
         config = VilaHDConfig.from_pretrained(folder)
     except (TypeError, AttributeError, KeyError, OSError) as error:
         raise VilaHDError(f"{folder}/config.json: {' '.join(str(error).split())}") from error
+    processor = VilaHDProcessor.from_pretrained(folder)
+    return ModelFacts(folder, config, processor, tensors, has_chat_template(folder))
+
+
+def describe(model: ModelFacts) -> dict[str, str | list[str]]:
+    """Fact -> text or lines of text."""
+    config, tensors = model.config, model.tensors
     vision, text = config.vision_config, config.text_config
     return {
-        "model": str(folder),
-        "licence": _licence(folder),
+        "model": str(model.folder),
+        "layout": model.layout,
+        "licence": _licence(model.folder),
         "language model": f"{text.model_type}, {text.num_hidden_layers} layers of width {text.hidden_size}, "
         f"vocabulary {text.vocab_size:,}",
         "vision tower": f"{vision.num_hidden_layers} layers of width {vision.hidden_size}, "
-        f"patches of {vision.patch_size} x {vision.patch_size} px",
+        f"patches of {vision.patch_size} x {vision.patch_size} px"
+        + (f" ({vision.model_name})" if vision.model_name else ""),
         "scales": ", ".join(f"{scale:,}" for scale in vision.ps3_scales)
         + " px; the first is the low-res view",
         "projector": f"{config.projector_type}: {config.downsample} x {config.downsample} patches per token",
         "guided by": config.default_guide + ("" if config.prompt_head else "; has no prompt head"),
-        **_costs(folder, config),
+        **_costs(model.processor, config),
         "numbers": _parameters(tensors.items()),
         "stored as": ", ".join(sorted({info.dtype for info in tensors.values()})),
-        "chat template": "present" if has_chat_template(folder) else "none: this model cannot chat yet",
+        "chat template": "present" if model.has_template else "none: this model cannot chat yet",
     }
 
 
-def _costs(folder: Path, config: Any) -> dict[str, list[str]]:
+def _costs(processor: "VilaHDProcessor", config: "VilaHDConfig") -> dict[str, list[str]]:
     """Patches and visual tokens of a 4K picture at several budgets."""
-    from ..processing_vila_hd import VilaHDProcessor
-
-    processor = VilaHDProcessor.from_pretrained(folder)
     height, width = SIZE
     per_pass = sum(processor.patches_per_pass)
     default = per_pass if config.default_budget is None else config.default_budget

@@ -77,7 +77,7 @@ def hub(monkeypatch, good_folder):
     """A hub of one model, ``owner/tiny``."""
     import huggingface_hub
     from huggingface_hub.errors import RepositoryNotFoundError
-    from huggingface_hub.utils import SafetensorsFileMetadata, SafetensorsRepoMetadata, TensorInfo
+    from huggingface_hub.utils import SafetensorsFileMetadata, TensorInfo
 
     from vila_hd.checkpoint_files import read_tensors
 
@@ -87,19 +87,21 @@ def hub(monkeypatch, good_folder):
             raise OSError(f"no {name}\nhere")
         return str(good_folder)
 
-    def get_safetensors_metadata(name):
+    def parse_safetensors_file_metadata(name, file):
+        assert (name, file) == ("owner/tiny", "model.safetensors")
         tensors = {
             key: TensorInfo(dtype=info.dtype, shape=list(info.shape), data_offsets=(0, 0))
             for key, info in read_tensors(good_folder).items()
         }
-        file = SafetensorsFileMetadata(metadata={}, tensors=tensors)
-        return SafetensorsRepoMetadata(
-            metadata=None, sharded=False, weight_map={}, files_metadata={"model.safetensors": file}
-        )
+        return SafetensorsFileMetadata(metadata={}, tensors=tensors)
+
+    def list_repo_files(name):
+        return sorted(path.name for path in good_folder.iterdir())
 
     assert issubclass(RepositoryNotFoundError, OSError)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    monkeypatch.setattr(huggingface_hub, "get_safetensors_metadata", get_safetensors_metadata)
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", list_repo_files)
+    monkeypatch.setattr(huggingface_hub, "parse_safetensors_file_metadata", parse_safetensors_file_metadata)
 
 
 def test_a_hub_id_shows_the_same_facts_without_its_weights(capsys, good_folder, hub):
