@@ -167,27 +167,33 @@ class ConversationEncoder:
                 f"a message that the chat template cuts to pieces contains the special token {lost[0]!r}; "
                 "write it differently"
             )
-        if self._written(ids, offsets, chat.spans):
+        if self._written(ids, offsets, chat):
             self._guard = self._guard or GuardedTokenizer(self.processor.tokenizer)
             ids, offsets = self._guard.encode(chat.text, chat.spans)
-            if still := self._written(ids, offsets, chat.spans):
+            if still := self._written(ids, offsets, chat):
                 raise VilaHDError(
                     f"a message contains the special token {still!r}, which this tokenizer cannot write as "
                     "ordinary characters; write it differently"
                 )
         return ids, offsets
 
-    def _written(self, ids: list[int], offsets: list[Span], spans: Sequence[Span]) -> str | None:
-        """A special token that stands on characters of a message, if there is one."""
+    def _written(self, ids: list[int], offsets: list[Span], chat: RenderedChat) -> str | None:
+        """A special token that somebody wrote into a message, if there is one."""
         names = {number: token for token, number in self._special.items()}
-        place = 0
+        spans, place = chat.spans, 0
         for number, (start, stop) in zip(ids, offsets, strict=True):
-            if number in names:
+            # The token for unknown words stands on other characters than its name.
+            if number in names and names[number] in chat.text[start:stop]:
                 while place < len(spans) and spans[place][1] <= start:
                     place += 1
-                if place < len(spans) and spans[place][0] < stop:
+                if place < len(spans) and spans[place][0] < stop and not self._is_unknown(number):
                     return names[number]
         return None
+
+    def _is_unknown(self, number: int) -> bool:
+        """Whether a token only says that words are unknown: it ends no turn, whoever writes it."""
+        tokenizer = self.processor.tokenizer
+        return number == tokenizer.unk_token_id != tokenizer.eos_token_id
 
     def _place(self, chat: RenderedChat, reply: Reply, ids: list[int], offsets: list[Span]) -> Turn:
         """Tokens of an answer: those with a character of it, and what follows through the end of its turn."""

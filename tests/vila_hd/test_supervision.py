@@ -83,6 +83,7 @@ def merging_tokenizer(kind: str) -> PreTrainedTokenizerFast:
         tokenizer_object=backend,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
+        unk_token="<unk>",
         additional_special_tokens=["<|im_start|>", IMAGE_TOKEN],
     )
 
@@ -258,6 +259,14 @@ def test_words_around_a_guarded_token_keep_their_ids(kind: str) -> None:
     # Every character belongs to a token, in order.
     assert encoded.offsets[0][0] == 0
     assert all(a[1] == b[0] for a, b in pairwise(encoded.offsets))
+
+
+def test_unknown_words_are_no_special_tokens() -> None:
+    processor = merging_processor("metaspace", PLAIN_ROLES)
+    chat = [user("\u2603 <unk> what?"), assistant("yes \u2603<unk>")]
+    encoded = ConversationEncoder(processor)(chat)
+    assert encoded.input_ids == processor.encode(encoded.text, add_special_tokens=False)
+    assert encoded.labels.count(processor.tokenizer.unk_token_id) >= 1
 
 
 def test_published_sequences_let_special_tokens_act() -> None:
