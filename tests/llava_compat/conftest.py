@@ -85,6 +85,42 @@ def load_recorded(
     return load
 
 
+@pytest.fixture(scope="session")
+def good_published(vila_goldens: VilaGoldens, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recorded model whose folder says everything that loading needs. Not to be changed."""
+    folder = vila_goldens.copy_model("hd_2x2_prompt_mlp", tmp_path_factory.mktemp("published") / "model_a")
+    change_json(folder / "vision_tower" / "config.json", num_attention_heads=4)
+    return folder
+
+
+@pytest.fixture
+def published(good_published: Path, tmp_path: Path) -> Path:
+    """A copy to change."""
+    return Path(shutil.copytree(good_published, tmp_path / "model_a"))
+
+
+def change_json(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+@pytest.fixture
+def edit() -> Callable[..., None]:
+    """``edit(path, key=value)`` changes keys of a JSON file."""
+    return change_json
+
+
+@pytest.fixture
+def edit_tensors() -> Callable[[Path, Callable[[dict[str, torch.Tensor]], object]], None]:
+    """``edit_tensors(folder, change)`` changes the tensors of a folder."""
+
+    def change(folder: Path, edit: Callable[[dict[str, torch.Tensor]], object]) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        edit(tensors)
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+    return change
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """``vila_case`` takes every case of the kinds that a test is marked with:
     ``@pytest.mark.kinds("generate")``."""
