@@ -5,6 +5,7 @@ was touched, which would double what loading takes.
 """
 
 import json
+import mmap
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ DTYPES = {
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 """The other way round."""
 
-CHUNK = 2**24
+CHUNK = 2**20
 """Numbers that are converted at a time when a tensor changes its dtype."""
 
 SHARD_BYTES = 5 * 10**9
@@ -107,11 +108,15 @@ def _fill(value: Tensor, file: BinaryIO, stored: torch.dtype) -> None:
     if value.dtype == stored:
         _read_exactly(flat, file)
         return
+    if not len(flat):
+        return
+    # Memory of its own kind: blocks from the heap, freed between blocks that stay, leave holes in it.
+    buffer = mmap.mmap(-1, min(len(flat), CHUNK) * stored.itemsize)
+    raw = torch.frombuffer(buffer, dtype=stored)
     for start in range(0, len(flat), CHUNK):
         part = flat[start : start + CHUNK]
-        raw = torch.empty(len(part), dtype=stored)
-        _read_exactly(raw, file)
-        part.copy_(raw)
+        _read_exactly(raw[: len(part)], file)
+        part.copy_(raw[: len(part)])
 
 
 def _read_exactly(flat: Tensor, file: BinaryIO) -> None:

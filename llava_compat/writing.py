@@ -21,7 +21,7 @@ from .config_map import EXTRAS, OUR_KEYS, write_config
 from .folders import COMPONENTS, PublishedFolder
 from .key_maps import to_published
 from .llm_config import base_prefix_of, write_llm_config
-from .tensors import LazyTensor, with_rows, write_folder
+from .tensors import SHARD_BYTES, LazyTensor, with_rows, write_folder
 from .tokenizer_files import write_tokenizer
 
 Progress = Callable[[int], object]
@@ -48,6 +48,7 @@ def write_published(
     name: str,
     extensions: bool = False,
     progress: Progress = nothing,
+    shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Write the published layout into ``folder``, which exists and is empty.
 
@@ -58,6 +59,7 @@ def write_published(
         name: what the folder will be called.
         extensions: also write models that only this package can run from that layout.
         progress: see there.
+        shard_bytes: of one weight file.
 
     Raises:
         VilaHDError: the published code could not run the model, and ``extensions`` is not set; says why.
@@ -79,7 +81,7 @@ def write_published(
     write_json(folder / "config.json", top)
     _check_identity(checkpoint, folder, top, stored)
     for component in COMPONENTS:
-        write_folder(folder / component, stored[component], dtype, progress)
+        write_folder(folder / component, stored[component], dtype, progress, shard_bytes=shard_bytes)
     _copy_documents(checkpoint, folder)
 
 
