@@ -91,8 +91,12 @@ def read_published(folder: PublishedFolder, options: ReadOptions) -> Checkpoint:
         VilaHDError: it is damaged, or describes no VILA-HD model; every unknown, missing or wrongly shaped
             tensor is named.
     """
-    stored = {name: open_folder(folder.component(name), name) for name in COMPONENTS}
-    return assemble(folder, folder.config, stored, options)
+    return assemble(folder, folder.config, open_components(folder), options)
+
+
+def open_components(folder: PublishedFolder) -> dict[str, dict[str, LazyTensor]]:
+    """The tensors of a published folder: component folder -> stored name -> tensor."""
+    return {name: open_folder(folder.component(name), name) for name in COMPONENTS}
 
 
 def assemble(

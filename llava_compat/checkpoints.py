@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from vila_hd.checkpoint_files import TensorInfo
+from vila_hd.checkpoint_files import TensorInfo, read_json
 from vila_hd.configuration_vila_hd import VilaHDConfig
 from vila_hd.errors import VilaHDError
 from vila_hd.formats import Headers
@@ -15,8 +15,16 @@ from vila_hd.modeling_vila_hd import VilaHDForConditionalGeneration
 from vila_hd.processing_vila_hd import VilaHDProcessor
 from vila_hd.ps3.plans import Rounding
 
-from .checkpoint import Checkpoint, ReadOptions, assemble, from_model, read_published
-from .folders import COMPONENTS, PublishedFolder, fetch
+from .checkpoint import (
+    Checkpoint,
+    ReadOptions,
+    assemble,
+    from_model,
+    open_components,
+    read_published,
+)
+from .folders import ADAPTER_CONFIG, COMPONENTS, PublishedFolder, fetch
+from .lora import read_adapter
 from .new_folder import new_folder, require_space
 from .tensors import NAMES, LazyTensor, from_file, total_bytes
 from .writing import write_published
@@ -43,7 +51,8 @@ def load_checkpoint(
     Args:
         name: folder or hub id, such as ``nvidia/VILA-HD-8B-PS3-1.5K-SigLIP2``; a folder that holds ``model/``
             stands for that.
-        base: for a folder of LoRA or DoRA weights: folder or hub id of the model that they change.
+        base: for a folder of LoRA or DoRA weights: folder or hub id of the model that they change. They are
+            merged while they are read.
         dtype: as for ``vila_hd.load``.
         device: as for ``vila_hd.load``.
         attn_implementation: as for ``vila_hd.load``.
@@ -89,7 +98,19 @@ def read_checkpoint(
                 f"base={str(base)!r}: {name} holds a whole model, no LoRA weights; leave base out"
             )
         return read_published(folder, options or ReadOptions())
-    raise VilaHDError("not yet")
+    if base is None:
+        given = read_json(folder.root / ADAPTER_CONFIG).get("base_model_name_or_path")
+        raise VilaHDError(
+            f"{name}: LoRA weights for another model (trained on {str(given)[:120]!r}); pass base=, the "
+            "folder or hub "
+            "id of that model"
+        )
+    whole = open_published(base, revision=None, local_files_only=local_files_only)
+    if whole.is_adapter:
+        raise VilaHDError(f"base={str(base)!r}: LoRA weights themselves; name the whole model")
+    stored = read_adapter(folder.root).apply(open_components(whole))
+    # The adapter's own top-level config counts: training may have changed how the model looks.
+    return assemble(whole, folder.config, stored, options or ReadOptions())
 
 
 def open_published(name: str | Path, *, revision: str | None, local_files_only: bool) -> PublishedFolder:
