@@ -242,7 +242,7 @@ def read_ours(folder: Path) -> Checkpoint:
     require_intact(folder)
     hub = {"local_files_only": True, "trust_remote_code": False}
     config, processor = read_parts(str(folder), hub)
-    stored = open_folder(folder, ".")
+    stored = open_folder(folder, "")
     try:
         expected = {name: tuple(value.shape) for name, value in skeleton(config).state_dict().items()}
         tied = set(getattr(skeleton(config), "all_tied_weights_keys", None) or {})

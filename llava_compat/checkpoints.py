@@ -27,7 +27,7 @@ from .folders import ADAPTER_CONFIG, COMPONENTS, PublishedFolder, fetch
 from .lora import read_adapter
 from .new_folder import new_folder, require_space
 from .tensors import NAMES, LazyTensor, from_file, total_bytes
-from .writing import write_published
+from .writing import prepare_published, write_weights
 
 
 def load_checkpoint(
@@ -149,9 +149,10 @@ def save_checkpoint(
     """
     target = Path(folder).expanduser()
     checkpoint = from_model(model, processor)
-    require_space(target, total_bytes(checkpoint.tensors.values(), dtype))
     with new_folder(target) as partial:
-        write_published(checkpoint, partial, dtype, name=target.name, extensions=extensions)
+        stored = prepare_published(checkpoint, partial, dtype, name=target.name, extensions=extensions)
+        require_space(target, sum(total_bytes(tensors.values(), dtype) for tensors in stored.values()))
+        write_weights(partial, stored, dtype)
     return target
 
 

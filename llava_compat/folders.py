@@ -19,7 +19,7 @@ MODEL_TYPES = (VILA_HD_TYPE, "llava_llama", "qllava_qllama", "vila")
 
 ADAPTER_CONFIG = "adapter_config.json"
 
-FETCHED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.md")
+FETCHED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.md", "non_lora_trainables.bin")
 """Files of a hub repository that are fetched."""
 
 

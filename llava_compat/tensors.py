@@ -69,13 +69,13 @@ def open_folder(folder: Path, label: str) -> dict[str, LazyTensor]:
 
     Args:
         folder: holds ``model.safetensors``, or an index and its files.
-        label: what to call the folder in reports.
+        label: what to call the folder in reports; may be empty.
 
     Raises:
         VilaHDError: no weights, pickles only, a broken file, or a dtype that is not read.
     """
     return {
-        name: from_file(folder / info.file, name, info, f"{label}/{info.file}:{name}")
+        name: from_file(folder / info.file, name, info, f"{label}{'/' if label else ''}{info.file}:{name}")
         for name, info in read_tensors(folder).items()
     }
 

@@ -24,6 +24,9 @@ from .llm_config import base_prefix_of, write_llm_config
 from .tensors import SHARD_BYTES, LazyTensor, with_rows, write_folder
 from .tokenizer_files import write_tokenizer
 
+Stored = Mapping[str, Mapping[str, LazyTensor]]
+"""Folder, relative to the model's -> stored name -> tensor."""
+
 Progress = Callable[[int], object]
 """Called with the bytes of each tensor that was written."""
 
@@ -40,17 +43,15 @@ def nothing(size: int) -> None:
     """No progress is shown."""
 
 
-def write_published(
+def prepare_published(
     checkpoint: Checkpoint,
     folder: Path,
     dtype: torch.dtype | None = None,
     *,
     name: str,
     extensions: bool = False,
-    progress: Progress = nothing,
-    shard_bytes: int = SHARD_BYTES,
-) -> None:
-    """Write the published layout into ``folder``, which exists and is empty.
+) -> Stored:
+    """Write everything of the published layout but the weights into ``folder``, which exists and is empty.
 
     Args:
         checkpoint: what to write.
@@ -58,8 +59,9 @@ def write_published(
         dtype: of the weights; None: as they are.
         name: what the folder will be called.
         extensions: also write models that only this package can run from that layout.
-        progress: see there.
-        shard_bytes: of one weight file.
+
+    Returns:
+        The weights that ``write_weights`` shall write.
 
     Raises:
         VilaHDError: the published code could not run the model, and ``extensions`` is not set; says why.
@@ -80,9 +82,29 @@ def write_published(
         del top[EXTRAS]
     write_json(folder / "config.json", top)
     _check_identity(checkpoint, folder, top, stored)
-    for component in COMPONENTS:
-        write_folder(folder / component, stored[component], dtype, progress, shard_bytes=shard_bytes)
     _copy_documents(checkpoint, folder)
+    return stored
+
+
+def write_weights(
+    folder: Path,
+    stored: Stored,
+    dtype: torch.dtype | None = None,
+    progress: Progress = nothing,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write the weights of a folder that was prepared, one tensor at a time.
+
+    Args:
+        folder: the one that was prepared.
+        stored: what preparing it returned.
+        dtype: as given there.
+        progress: see there.
+        shard_bytes: of one weight file.
+    """
+    for place, tensors in stored.items():
+        write_folder(folder / place, tensors, dtype, progress, shard_bytes=shard_bytes)
 
 
 def _write_small_files(
@@ -299,15 +321,8 @@ _VOLATILE = (
 )
 
 
-def write_ours(
-    checkpoint: Checkpoint,
-    folder: Path,
-    dtype: torch.dtype | None = None,
-    *,
-    progress: Progress = nothing,
-) -> None:
-    """Write our own layout, which ``vila_hd.load`` reads, into ``folder``; arguments as for
-    ``write_published``."""
+def prepare_ours(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | None = None) -> Stored:
+    """As ``prepare_published``, for our own layout, which ``vila_hd.load`` reads."""
     config = copy.deepcopy(checkpoint.config)
     config.architectures = ["VilaHDForConditionalGeneration"]
     for part in (config, config.vision_config, config.text_config):
@@ -315,20 +330,15 @@ def write_ours(
     config.save_pretrained(folder)
     checkpoint.processor.save_pretrained(folder)
     checkpoint.generation_config.save_pretrained(folder)
-    write_folder(folder, checkpoint.tensors, dtype, progress)
     _copy_documents(checkpoint, folder)
     add_remote_code(folder)
+    return {".": checkpoint.tensors}
 
 
-def write_tower(
-    checkpoint: Checkpoint,
-    folder: Path,
-    dtype: torch.dtype | None = None,
-    *,
-    extensions: bool = False,
-    progress: Progress = nothing,
-) -> None:
-    """Write the vision tower alone as a PS3 folder into ``folder``; arguments as for ``write_published``."""
+def prepare_tower(
+    checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | None = None, *, extensions: bool = False
+) -> Stored:
+    """As ``prepare_published``, for the vision tower alone as a PS3 folder."""
     vision = checkpoint.config.vision_config
     gaps = find_tower_gaps(vision)
     if gaps and not extensions:
@@ -339,14 +349,9 @@ def write_tower(
     kind = str(dtype or checkpoint.stored_dtype).removeprefix("torch.")
     write_json(folder / "config.json", write_vision_config(vision, kind))
     write_json(folder / "preprocessor_config.json", write_pixels(checkpoint.processor.image_processor))
-    write_folder(folder, tower_tensors(checkpoint), dtype, progress)
     _copy_documents(checkpoint, folder)
-
-
-def tower_tensors(checkpoint: Checkpoint) -> dict[str, LazyTensor]:
-    """The tower's tensors by their published names."""
     named = ((to_published(name), tensor) for name, tensor in checkpoint.tensors.items())
-    return {name: tensor for (component, name), tensor in named if component == "vision_tower"}
+    return {".": {name: tensor for (component, name), tensor in named if component == "vision_tower"}}
 
 
 def _copy_documents(checkpoint: Checkpoint, folder: Path) -> None:

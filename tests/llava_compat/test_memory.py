@@ -12,7 +12,7 @@ from transformers import GenerationConfig
 
 from llava_compat.checkpoint import Checkpoint, skeleton
 from llava_compat.tensors import LazyTensor
-from llava_compat.writing import write_published
+from llava_compat.writing import prepare_published, write_weights
 from vila_hd.testing import tiny_config, tiny_processor
 
 pytestmark = [
@@ -63,7 +63,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     folder = tmp_path_factory.mktemp("large")
     checkpoint = Checkpoint("large", config, tiny_processor(config), GenerationConfig(), tensors)
-    write_published(checkpoint, folder, name="large", extensions=True, shard_bytes=10**8)
+    stored = prepare_published(checkpoint, folder, name="large", extensions=True)
+    write_weights(folder, stored, shard_bytes=10**8)
     return folder
 
 
