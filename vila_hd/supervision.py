@@ -211,6 +211,12 @@ class ConversationEncoder:
                 break
         # Without a special token it is the token after the answer, like the published code's stop tokens.
         if stop < count and offsets[stop][0] < reply.limit and ids[stop] != picture:
+            end = chat.text[slice(*offsets[stop])]
+            warn_once(
+                logger,
+                f"no special token follows answers: {end!r} is learned as their end; check that the chat "
+                "template belongs to this tokenizer",
+            )
             return Turn(reply.message, start, stop + 1, ended=True)
         ended = stop > start and offsets[stop - 1][1] > reply.stop
         if not ended:

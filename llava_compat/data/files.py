@@ -232,12 +232,15 @@ def _iterate_columns(path: Path, suffix: str) -> Iterator[Record]:
     index = 0
     try:
         for batch in _batches(path, suffix):
-            for record in batch.to_pylist():
-                yield Source(str(path), index), record
-                index += 1
+            # Places inside of a damaged column may point anywhere: without this, reading them can crash.
+            batch.validate(full=True)
+            for start in range(0, batch.num_rows, BATCH):
+                for record in batch.slice(start, BATCH).to_pylist():
+                    yield Source(str(path), index), record
+                    index += 1
     except VilaHDError:
         raise
-    except (arrow.lib.ArrowException, OSError, ValueError, TypeError, OverflowError) as error:
+    except (arrow.lib.ArrowException, OSError, ValueError, TypeError, OverflowError, MemoryError) as error:
         source = Source(str(path), index)
         reason = " ".join(str(error).split())[:160]
         yield (
@@ -252,8 +255,10 @@ def _batches(path: Path, suffix: str) -> Iterator[Any]:
         with parquet.ParquetFile(path) as file:
             yield from file.iter_batches(batch_size=BATCH)
         return
+    arrow = import_optional("pyarrow", extra="eval", purpose="reading .arrow files")
     ipc = import_optional("pyarrow.ipc", extra="eval", purpose="reading .arrow files")
-    with path.open("rb") as source:
+    # Mapped, so that a damaged length is compared with the file instead of being allocated.
+    with arrow.memory_map(str(path)) as source:
         # The datasets package writes streams; other programs write files.
         if source.read(6) == b"ARROW1":
             with ipc.open_file(source) as file:

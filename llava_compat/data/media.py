@@ -76,9 +76,18 @@ def _from_base64(text: str) -> ImageReference:
         ) from error
 
 
+def _is_encodable(name: str) -> bool:
+    """Whether the file system can have such a name."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _confine(name: str, media: Path, *, check_files: bool) -> Path:
     """The file ``name`` inside of ``media``. Links that lie in the media folder are followed."""
-    if not name.strip() or "\0" in name:
+    if not name.strip() or "\0" in name or not _is_encodable(name):
         raise DataError(
             f"image {brief(name)} is no file name; give one or leave the key out", kind="image path"
         )

@@ -2,7 +2,7 @@
 
 import logging
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -96,6 +96,19 @@ def merging_processor(kind: str, template: str) -> VilaHDProcessor:
         tokenizer=merging_tokenizer(kind),
         chat_template=add_pictures_to_template(template),
     )
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Warnings of this test, whatever other tests have been told and wherever they log."""
+    monkeypatch.setattr("vila_hd.utils.logging._WARNED", set())
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("vila_hd.supervision")
+    logger.addHandler(handler)
+    yield lines
+    logger.removeHandler(handler)
 
 
 def user(text: str, pictures: int = 0) -> dict[str, Any]:
@@ -195,20 +208,21 @@ def test_reasoning_that_the_template_cuts_away_is_not_learned() -> None:
 
 
 def test_a_template_without_end_teaches_no_end_and_says_so_once(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    told: list[str],
 ) -> None:
-    monkeypatch.setattr("vila_hd.utils.logging._WARNED", set())
-    monkeypatch.setattr(logging.getLogger("vila_hd"), "propagate", True)  # command lines turn it off
     processor = byte_processor("{% for m in messages %}{{ m['content'] }}{% endfor %}")
     encoded = ConversationEncoder(processor)([user("a"), assistant("b"), user("c"), assistant("d")])
     assert learned(processor, encoded) == ["b", "d"]
     assert [turn.ended for turn in encoded.turns] == [False, False]
-    assert caplog.text.count("will not learn to stop") == 1
+    assert told == ["the chat template writes nothing after an answer: the model will not learn to stop"]
 
 
-def test_an_end_that_is_no_special_token_is_one_token() -> None:
+def test_an_end_that_is_no_special_token_is_one_token_and_is_told(
+    told: list[str],
+) -> None:
     processor = byte_processor("{% for m in messages %}{{ m['content'] + '\n###' }}{% endfor %}")
     assert learned(processor, ConversationEncoder(processor)([user("a"), assistant("b")])) == ["b\n"]
+    assert [r"'\n' is learned as their end" in line for line in told] == [True]
 
 
 def test_pictures_are_expanded_as_the_processor_does_and_never_learned() -> None:

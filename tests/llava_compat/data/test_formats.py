@@ -223,6 +223,8 @@ WRONG: list[tuple[Any, str, str]] = [
     (talk("q", "A", image="a.png", box=[0, 0, float("nan"), 4]), "box", "expected 0 <= x1 < x2"),
     (talk("q", "A", image="a.png", box=[0, 0, True, 4]), "box", "expected 0 <= x1 < x2"),
     (talk("q", "A", image="a.png", box=[0, 0, 10**400, 4]), "box", "give four numbers"),
+    (talk("q", "A", image="a.png", box=[0, 0, 10**5000, 4]), "box", "box a list; give four numbers"),
+    (talk("q", "A", image=10**5000), "image path", "image a int; give a file name"),
     (talk("q", "A", box=[1, 2, 3, 4]), "box", "'box' with 0 picture"),
     (talk("q", "A", image="a.png", boxes=[]), "box", "'boxes' has 0 list\\(s\\) for 1 picture"),
     (talk("q", "A", image="a.png", boxes=[[1, 2, 3, 4]]), "box", "box 1; give four numbers"),

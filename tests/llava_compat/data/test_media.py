@@ -52,6 +52,7 @@ def test_a_folder_whose_name_begins_alike_is_outside(tmp_path: Path) -> None:
         ("", "is no file name"),
         (" ", "is no file name"),
         ("a\0.png", "is no file name"),
+        ("a\ud800.png", "is no file name"),
         ("https://example.com/a.png", "addresses are not fetched"),
         ("file:///etc/passwd", "addresses are not fetched"),
         ("data:text/html;base64,AA==", "addresses are not fetched"),

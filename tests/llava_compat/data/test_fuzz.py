@@ -1,0 +1,289 @@
+"""Hostile rows, files, registries and paths: a row that fulfils every promise, or ``VilaHDError``."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llava_compat.data import (
+    CONVENTIONS,
+    DataError,
+    ReadOptions,
+    Row,
+    Source,
+    make_row,
+    read_mixture,
+    read_registry,
+    read_rows,
+)
+from llava_compat.data.media import make_reference
+from vila_hd import VilaHDError
+from vila_hd.constants import IMAGE_TOKEN
+
+PIECES = [IMAGE_TOKEN, "<video>", "\n", " ", "a", "{", "\\", '"', "\0", "\ud800", "\u2028", "a.png", "../"]
+TEXTS = st.lists(st.sampled_from(PIECES) | st.text(max_size=4), max_size=5).map("".join)
+WORDS = [
+    *(
+        "id",
+        "image",
+        "images",
+        "box",
+        "boxes",
+        "conversations",
+        "messages",
+        "texts",
+        "q",
+        "a",
+        "video",
+        "from",
+    ),
+    *("value", "role", "content", "type", "text", "image_url", "url", "bytes", "path", "user", "assistant"),
+    *("human", "gpt", "system"),
+]
+NUMBERS = st.integers() | st.floats()
+ATOMS = st.none() | st.booleans() | NUMBERS | TEXTS | st.sampled_from(WORDS) | st.binary(max_size=6)
+JUNK = st.recursive(
+    ATOMS,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(WORDS) | TEXTS, inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+ROLE = st.sampled_from(["human", "gpt", "user", "assistant", "system"])
+TURNS = st.lists(st.fixed_dictionaries({"from": ROLE, "value": TEXTS | JUNK}) | JUNK, max_size=5)
+ALTERNATING = st.lists(TEXTS, min_size=1, max_size=5).map(
+    lambda texts: [{"from": ("human", "gpt")[i % 2], "value": text} for i, text in enumerate(texts)]
+)
+ITEM = st.fixed_dictionaries(
+    {"type": st.sampled_from(["text", "image", "image_url"])}, optional={"text": TEXTS}
+)
+MESSAGES = st.lists(
+    st.fixed_dictionaries({"role": ROLE, "content": TEXTS | st.lists(ITEM | JUNK, max_size=3)})
+)
+PICTURES = st.lists(st.just("a.png") | TEXTS | JUNK, max_size=3)
+BOXES = st.lists(st.integers(0, 50) | NUMBERS | JUNK, min_size=3, max_size=5)
+ROWS = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": JUNK,
+        "conversations": ALTERNATING | TURNS,
+        "messages": MESSAGES | JUNK,
+        "texts": st.lists(st.fixed_dictionaries({"user": TEXTS, "assistant": TEXTS}) | JUNK, max_size=3),
+        "q": TEXTS,
+        "a": TEXTS,
+        "image": PICTURES | JUNK,
+        "images": PICTURES,
+        "box": BOXES | JUNK,
+        "boxes": st.lists(st.lists(BOXES, max_size=2) | JUNK, max_size=2),
+        "video": st.none() | TEXTS,
+    },
+)
+
+
+def check_promises(row: Row) -> None:
+    """What the type says about every row."""
+    roles = [message.role for message in row.messages]
+    turns = roles[roles[0] == "system" :]
+    assert turns == ["user", "assistant"] * (len(turns) // 2)
+    assert turns
+    for message in row.messages:
+        for part in message.content:
+            if isinstance(part, str):
+                part.encode()
+                assert IMAGE_TOKEN not in part
+            else:
+                assert message.role == "user"
+    assert len(row.boxes) in (0, len(row.images))
+    assert sum(
+        item["type"] == "image"
+        for m in row.to_chat()
+        if not isinstance(m["content"], str)
+        for item in m["content"]
+    ) == len(row.images)
+
+
+def check_row(record: Any, media: Path, convention: Any, strict: bool) -> None:
+    options = ReadOptions(media=media, convention=convention, strict=strict, check_files=False)
+    try:
+        row = make_row(record, Source("f", 0), options)
+    except VilaHDError:
+        return
+    check_promises(row)
+
+
+@contextmanager
+def file_of(content: bytes, name: str) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_bytes(content)
+        yield path
+
+
+def check_file(content: bytes, name: str) -> None:
+    """Every problem is reported; none ends the reading in another way."""
+    problems: list[DataError] = []
+    with file_of(content, name) as path:
+        for row in read_rows(path, on_problem=problems.append):
+            check_promises(row)
+    for problem in problems:
+        assert "\n" not in str(problem)
+
+
+@st.composite
+def damaged(draw: Callable[..., Any], content: bytes) -> bytes:
+    """``content`` with pieces cut out, doubled or overwritten."""
+    for _ in range(draw(st.integers(0, 4))):
+        start = draw(st.integers(0, len(content)))
+        stop = min(len(content), start + draw(st.integers(0, 40)))
+        new = draw(
+            st.sampled_from([b"", content[start:stop] * 2, b"\xff", b"[", b"}", b"0"]) | st.binary(max_size=8)
+        )
+        content = content[:start] + new + content[stop:]
+    return content
+
+
+RECORDS = [
+    {
+        "id": 1,
+        "conversations": [{"from": "human", "value": "<image>\nq"}, {"from": "gpt", "value": "A"}],
+        "image": "a.png",
+    },
+    {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "A"}], "box": None},
+    {"q": "q", "a": "A \u2603"},
+]
+ARRAY = json.dumps(RECORDS, indent=1).encode()
+LINES = "\n".join(json.dumps(record, ensure_ascii=False) for record in RECORDS).encode()
+
+
+def _columns(kind: str) -> bytes:
+    table = pa.Table.from_pylist(
+        [{"id": i, "texts": [{"user": "q", "assistant": "A"}], "images": []} for i in range(20)]
+    )
+    sink = pa.BufferOutputStream()
+    if kind == "parquet":
+        pa.parquet.write_table(table, sink)
+    else:
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+COLUMNS = {kind: _columns(kind) for kind in ("parquet", "arrow")}
+TEXT_FILES = st.one_of(
+    damaged(ARRAY),
+    damaged(LINES),
+    st.binary(max_size=60),
+    st.lists(ROWS.map(repr), max_size=3).map(lambda x: "\n".join(x).encode("utf-8", "replace")),
+)
+COLUMN_FILES = st.sampled_from(["parquet", "arrow"]).flatmap(
+    lambda k: damaged(COLUMNS[k]).map(lambda c: (k, c))
+)
+
+NAMES = st.sampled_from(["a", "b", "m"]) | TEXTS
+ENTRY = st.dictionaries(
+    st.sampled_from(["_target_", "data_path", "media_dir", "is_video", "no_system_prompt", "system_prompt"])
+    | TEXTS,
+    st.sampled_from(["llava.data.LLaVADataset", "rows.jsonl"]) | st.booleans() | TEXTS | st.none(),
+    max_size=4,
+)
+REGISTRY = st.dictionaries(NAMES | st.integers(), ENTRY | st.lists(NAMES, max_size=3) | TEXTS, max_size=4)
+YAML_TEXT = REGISTRY.map(lambda x: yaml.safe_dump(x, allow_unicode=False)) | TEXTS
+MIXTURES = st.lists(NAMES | st.sampled_from(["*2", "@a", "+", "*", "@", "*99999"]), max_size=6).map("".join)
+
+
+def check_registry(text: str, mixture: str) -> None:
+    with file_of(LINES, "rows.jsonl") as path:
+        registry = path.parent / "r.yaml"
+        registry.write_text(text, encoding="utf-8", errors="replace")
+        try:
+            for number, row in enumerate(read_mixture(mixture, read_registry(registry), slices=path.parent)):
+                check_promises(row)
+                if number > 20:
+                    return
+        except VilaHDError:
+            return
+
+
+def check_path(name: Any, media: Path, check_files: bool) -> None:
+    try:
+        reference = make_reference(name, media, check_files=check_files)
+    except VilaHDError:
+        return
+    if isinstance(reference.picture, Path):
+        inside = os.path.realpath(reference.picture)
+        assert inside.startswith(os.path.realpath(media) + os.sep)
+
+
+PATHS = st.lists(
+    st.sampled_from(["..", ".", "/", "a.png", "deep", "\\", "~", "file:", "\0", " "]), max_size=6
+).map("/".join)
+
+
+class TestDefault:
+    """Few cases, in every run."""
+
+    @settings(max_examples=60, deadline=None)
+    @given(record=ROWS | JUNK, convention=st.sampled_from(CONVENTIONS), strict=st.booleans())
+    def test_rows(self, record: Any, convention: Any, strict: bool, media: Path) -> None:
+        check_row(record, media, convention, strict)
+
+    @settings(max_examples=40, deadline=None)
+    @given(content=TEXT_FILES, name=st.sampled_from(["r.json", "r.jsonl"]))
+    def test_text_files(self, content: bytes, name: str) -> None:
+        check_file(content, name)
+
+    @settings(max_examples=20, deadline=None)
+    @given(file=COLUMN_FILES)
+    def test_column_files(self, file: tuple[str, bytes]) -> None:
+        check_file(file[1], f"r.{file[0]}")
+
+    @settings(max_examples=30, deadline=None)
+    @given(text=YAML_TEXT, mixture=MIXTURES)
+    def test_registries(self, text: str, mixture: str) -> None:
+        check_registry(text, mixture)
+
+    @settings(max_examples=40, deadline=None)
+    @given(name=PATHS | TEXTS | JUNK, check_files=st.booleans())
+    def test_paths(self, name: Any, check_files: bool, media: Path) -> None:
+        check_path(name, media, check_files)
+
+
+@pytest.mark.slow
+class TestAtLength:
+    """The same with many cases."""
+
+    @settings(max_examples=1500, deadline=None)
+    @given(record=ROWS | JUNK, convention=st.sampled_from(CONVENTIONS), strict=st.booleans())
+    def test_rows(self, record: Any, convention: Any, strict: bool, media: Path) -> None:
+        check_row(record, media, convention, strict)
+
+    @settings(max_examples=800, deadline=None)
+    @given(content=TEXT_FILES, name=st.sampled_from(["r.json", "r.jsonl"]))
+    def test_text_files(self, content: bytes, name: str) -> None:
+        check_file(content, name)
+
+    @settings(max_examples=600, deadline=None)
+    @given(file=COLUMN_FILES)
+    def test_column_files(self, file: tuple[str, bytes]) -> None:
+        check_file(file[1], f"r.{file[0]}")
+
+    @settings(max_examples=500, deadline=None)
+    @given(text=YAML_TEXT, mixture=MIXTURES)
+    def test_registries(self, text: str, mixture: str) -> None:
+        check_registry(text, mixture)
+
+    @settings(max_examples=600, deadline=None)
+    @given(name=PATHS | TEXTS | JUNK, check_files=st.booleans())
+    def test_paths(self, name: Any, check_files: bool, media: Path) -> None:
+        check_path(name, media, check_files)
