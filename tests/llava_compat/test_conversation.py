@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from llava_compat import conversation
 from llava_compat.conversation import SeparatorStyle, chat_template, conv_templates, template_for_path
+from llava_compat.tokenizer_files import find_stop_ids
 from vila_hd import VilaHDError, VilaHDProcessor, add_pictures_to_template
 from vila_hd.constants import IGNORE_INDEX, IMAGE_TOKEN
 from vila_hd.supervision import ConversationEncoder
@@ -98,6 +99,15 @@ def test_turns_end_with_the_stop_tokens(name: str) -> None:
     encoded = ConversationEncoder(make_processor(tokenizer, chat_template(name)))(chat)
     ends = [encoded.input_ids[turn.stop - 1] for turn in encoded.turns if turn.ended]
     assert list(dict.fromkeys(tokenizer.convert_ids_to_tokens(ends))) == TEMPLATES["templates"][name]["stops"]
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"plain"}))
+def test_generation_stops_where_training_ends_turns(name: str) -> None:
+    tokenizer = word_tokenizer()
+    template = chat_template(name)
+    assert template is not None
+    stops = tokenizer.convert_ids_to_tokens(find_stop_ids(tokenizer, template))
+    assert stops == list(dict.fromkeys(["</s>", *TEMPLATES["templates"][name]["stops"]]))
 
 
 @pytest.mark.parametrize("name", sorted(set(conv_templates) - {"auto"}))
