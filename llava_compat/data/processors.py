@@ -41,4 +41,4 @@ def _read(name: str) -> VilaHDProcessor:
         raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise VilaHDError(f"{name}: its processor cannot be read ({reason}); give a VILA-HD model") from error
+        raise VilaHDError(f"{name}: its processor cannot be read ({reason}); give its folder") from error
