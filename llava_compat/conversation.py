@@ -223,7 +223,7 @@ conv_templates: dict[str, Conversation] = {
 """Name that command lines and scripts use -> template. Take a ``copy()`` to add turns to."""
 
 default_conversation: Conversation = conv_templates["auto"]
-"""What scripts assign to; nothing in this package reads it."""
+"""What scripts assign to: from then on the template of every ``llava_compat.api.VilaModel``."""
 
 PATH_RULES: tuple[tuple[str, str], ...] = (
     ("nvila15b", "vicuna_v1"),
