@@ -27,7 +27,10 @@ from .config_map import (
     read_encoder,
     read_resize_mode,
     read_vision_config,
+    require_picture_size,
+    require_projector,
     require_sane,
+    require_sizes,
     split_of,
 )
 from .folders import COMPONENTS, PublishedFolder
@@ -121,7 +124,7 @@ def assemble(
     try:
         text = _read_text_config(folder.component("llm"), stored["llm"])
         base_prefix = base_prefix_of(text)
-        tokenizer, template, rows = _read_tokenizer(folder, top, options)
+        tokenizer, template, rows = _read_tokenizer(folder, top, stored["llm"], options)
         text.vocab_size = rows
         pixels = _read_pixels(folder.component("vision_tower"), top)
         config = _read_config(folder, top, stored, text, pixels, options)
@@ -152,6 +155,13 @@ def _apply_extras(
     if isinstance(template, str):
         processor.chat_template = template
     if isinstance(settings, Mapping):
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            ids = settings.get(name)
+            for number in ids if isinstance(ids, list) else [ids]:
+                if not (number is None or (isinstance(number, int) and number >= 0)):
+                    raise VilaHDError(
+                        f"config.json: {EXTRAS}.generation_config.{name}={str(ids)[:60]}: use token ids"
+                    )
         generation.__dict__.update(GenerationConfig(**settings).__dict__)
 
 
@@ -163,10 +173,7 @@ def find_documents(folder: Path) -> tuple[Path, ...]:
 def _read_text_config(folder: Path, tensors: Mapping[str, LazyTensor]) -> PreTrainedConfig:
     values = read_json(folder / "config.json")
     require_sane(values, "llm/config.json")
-    for key in ("num_hidden_layers", "num_experts", "num_local_experts"):
-        count = values.get(key)
-        if isinstance(count, int) and count > len(tensors):
-            raise VilaHDError(f"llm: {key}={count}, but there are only {len(tensors)} tensors")
+    require_sizes("llm", values, [tensor.shape for tensor in tensors.values()])
     values.pop("auto_map", None)
     model_type = values.pop("model_type", None)
     if not isinstance(model_type, str):
@@ -175,7 +182,7 @@ def _read_text_config(folder: Path, tensors: Mapping[str, LazyTensor]) -> PreTra
 
 
 def _read_tokenizer(
-    folder: PublishedFolder, top: Mapping[str, Any], options: ReadOptions
+    folder: PublishedFolder, top: Mapping[str, Any], tensors: Mapping[str, LazyTensor], options: ReadOptions
 ) -> tuple[PreTrainedTokenizerBase, str, int]:
     """``(tokenizer, chat template, rows of the embedding table)``."""
     place = folder.component("llm")
@@ -186,9 +193,17 @@ def _read_tokenizer(
     added = Added.parse(extras["added"]) if "added" in extras else None
     tokenizer = read_tokenizer(place, added)
     rows = extras.get("vocab_rows", len(tokenizer))
-    if not isinstance(rows, int) or isinstance(rows, bool) or rows < len(tokenizer):
+    most = max([len(tokenizer), *(tensor.shape[0] for tensor in tensors.values() if tensor.shape)])
+    if not isinstance(rows, int) or isinstance(rows, bool) or not len(tokenizer) <= rows <= most:
         raise VilaHDError(
-            f"config.json: {EXTRAS}.vocab_rows={rows!r}, but the tokenizer has {len(tokenizer)} tokens"
+            f"config.json: {EXTRAS}.vocab_rows={rows!r}, but the tokenizer has {len(tokenizer)} tokens and "
+            "the largest "
+            f"table {most} rows"
+        )
+    highest = max(tokenizer.get_vocab().values(), default=0)
+    if highest >= rows:
+        raise VilaHDError(
+            f"{place}: token ids up to {highest} for an embedding table of {rows} rows; get it again"
         )
     return tokenizer, read_template(tokenizer, options.chat_template, str(place)), rows
 
@@ -201,7 +216,9 @@ def _read_pixels(folder: Path, top: Mapping[str, Any]) -> PS3ImageProcessor:
         values["resize_mode"] = top[EXTRAS]["resize_mode"]
     if top.get("image_aspect_ratio") == "resize":
         values["interpolation"] = "bicubic"  # the published code resizes before the tower's processor does
-    return PS3ImageProcessor(**values)
+    pixels = PS3ImageProcessor(**values)
+    require_picture_size(pixels.image_size)
+    return pixels
 
 
 def _read_config(
@@ -216,6 +233,7 @@ def _read_config(
     require_sane(values, "vision_tower/config.json")
     projector = read_json(folder.component("mm_projector") / "config.json")
     require_sane(projector, "mm_projector/config.json")
+    require_projector(projector.get("mm_projector_type"), len(stored["mm_projector"]))
     vision = read_vision_config(
         values,
         {name: tensor.shape for name, tensor in stored["vision_tower"].items()},
@@ -341,10 +359,10 @@ def place(
             else:
                 ours[target] = tensor
     # Matches the reference, which resizes the embeddings to the tokenizer's length after loading.
-    for name in embedding_names(config):
+    model = skeleton(config)
+    for name in embedding_names(model):
         if name in ours and ours[name].shape and ours[name].shape[0]:
             ours[name] = with_rows(ours[name], config.text_config.vocab_size)
-    model = skeleton(config)
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     for name in set(getattr(model, "all_tied_weights_keys", None) or {}) & set(ours):
         dropped.append(ours.pop(name).source)
@@ -355,9 +373,8 @@ def place(
     return {name: ours[name] for name in expected}, tuple(dropped)
 
 
-def embedding_names(config: VilaHDConfig) -> tuple[str, ...]:
+def embedding_names(model: VilaHDForConditionalGeneration) -> tuple[str, ...]:
     """Names of tensors with one row per token."""
-    model = skeleton(config)
     embedding = next(name for name, part in model.named_modules() if part is model.get_input_embeddings())
     return f"{embedding}.weight", "lm_head.weight", "lm_head.bias"
 

@@ -7,8 +7,9 @@ published code drops when it reads the file.
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, cast
 
 from vila_hd.configuration_vila_hd import VilaHDConfig
 from vila_hd.errors import VilaHDError
@@ -18,6 +19,7 @@ from vila_hd.ps3.image_processing_ps3 import PS3ImageProcessor, ResizeMode
 from vila_hd.ps3.plans import Rounding, default_budget_split
 
 from .folders import VILA_HD_TYPE
+from .look_settings import LOOK_MODES
 
 EXTRAS = "vila_hd"
 """Key of the published config.json under which our own settings are kept."""
@@ -32,11 +34,6 @@ ASPECT_MODES: Mapping[str | None, ResizeMode] = {
 reference: without a value it fails.)"""
 
 TILED = ("dynamic", "dynamic_s2")
-
-LOOK_MODES: Mapping[str, Literal["prompt", "saliency"]] = {
-    "after_prompt": "prompt",
-    "after_image": "saliency",
-}
 
 FIXED: Mapping[str, tuple[Any, ...]] = {
     "mm_use_im_start_end": (None, False),
@@ -109,10 +106,7 @@ def read_vision_config(
         kept.pop("s3_scales", None)
     else:
         kept["ps3_scales"] = kept.pop("s3_scales", list(PS3VisionConfig.ps3_scales))
-    for name in ("num_hidden_layers", "highres_selection_module_depth", "radio_adapter_mlp_num_inner"):
-        count = kept.get(name)
-        if isinstance(count, int) and count > len(shapes):
-            raise VilaHDError(f"vision_tower: {name}={count}, but there are only {len(shapes)} tensors")
+    require_sizes("vision_tower", kept, shapes.values())
     kept.update(image_mean=list(pixels.mean), image_std=list(pixels.std))
     if budget_rounding is not None:
         kept["budget_rounding"] = budget_rounding
@@ -127,7 +121,75 @@ def read_vision_config(
             "num_attention_heads=, or add it to vision_tower/config.json"
         )
     config.require_trunk_sizes()
+    split = split_of(config)
+    if sum(split) < 1 or min(split) < 0:
+        raise VilaHDError(
+            f"vision_tower: max_select_num={config.max_select_num} leaves {list(split)} patches per pass; "
+            "use more"
+        )
     return config
+
+
+COUNTS = (
+    "num_hidden_layers", "num_experts", "num_local_experts", "highres_selection_module_depth",
+    "radio_adapter_mlp_num_inner",
+)  # fmt: skip
+"""Keys that say how often something is there; each has a tensor of its own."""
+
+SIZES = (
+    "hidden_size", "intermediate_size", "head_dim", "num_attention_heads", "num_key_value_heads",
+    "highres_selection_module_hidden_dim", "highres_selection_module_out_dim",
+    "radio_adapter_mlp_input_dim", "radio_adapter_mlp_hidden_dim", "radio_adapter_mlp_output_dim",
+)  # fmt: skip
+"""Keys that say how large a tensor is; some tensor has a side of at least that."""
+
+
+def require_sizes(component: str, values: Mapping[str, Any], shapes: Collection[Sequence[int]]) -> None:
+    """Pass when a component is not larger than its tensors, so that its skeleton can be built.
+
+    Raises:
+        VilaHDError: it is; names the key and both numbers.
+    """
+    largest = max((side for shape in shapes for side in shape), default=0)
+    listed = values.get("select_based_on_layer")
+    counts = {name: values.get(name) for name in COUNTS}
+    counts["len(select_based_on_layer)"] = len(listed) if isinstance(listed, list) else None
+    for name, value in counts.items():
+        if isinstance(value, int | float) and value > len(shapes):
+            raise VilaHDError(f"{component}: {name}={value}, but it has only {len(shapes)} tensors")
+    for name in SIZES:
+        value = values.get(name)
+        if isinstance(value, int | float) and value > largest:
+            raise VilaHDError(
+                f"{component}: {name}={value}, but the largest side of its tensors is {largest}"
+            )
+
+
+def require_projector(kind: Any, num_tensors: int) -> None:
+    """Pass when a projector is not deeper than its tensors allow.
+
+    Raises:
+        VilaHDError: it is, or ``kind`` is no text.
+    """
+    if not isinstance(kind, str):
+        raise VilaHDError(f"mm_projector: mm_projector_type={kind!r}: get the config.json again")
+    depth = re.fullmatch(r"mlp(\d+)x_gelu", kind)
+    if depth and (len(depth[1]) > 6 or int(depth[1]) > num_tensors):
+        raise VilaHDError(
+            f"mm_projector: mm_projector_type={kind[:40]!r}, but there are only {num_tensors} tensors"
+        )
+
+
+def require_picture_size(sides: Sequence[int]) -> None:
+    """Pass when pictures of these sides fit into memory.
+
+    Raises:
+        VilaHDError: they do not.
+    """
+    if max(sides) > LARGEST_SCALE:
+        raise VilaHDError(
+            f"vision_tower: image_size={list(sides)}: use sides of at most {LARGEST_SCALE} pixels"
+        )
 
 
 def _check_scales(scales: Any) -> None:
@@ -192,12 +254,13 @@ def read_config(
         "cell_rule": "published",
         "lm_head_bias": lm_head_bias,
     }
-    if not isinstance(values["projector_type"], str):
-        raise VilaHDError(
-            f"mm_projector: mm_projector_type={values['projector_type']!r}: get the config.json again"
-        )
     values.update({key: value for key, value in extras.items() if key in OUR_KEYS})
     kept = {key: value for key, value in top.items() if key not in DERIVED}
+    depth = vision.num_hidden_layers or 0
+    if not isinstance(values["select_layer"], int) or not -depth <= values["select_layer"] < depth:
+        raise VilaHDError(
+            f"config.json: select_layer={values['select_layer']!r}: the tower has {depth} blocks"
+        )
     return VilaHDConfig(vision_config=vision, text_config=text, published=kept, **values)
 
 

@@ -16,7 +16,7 @@ from vila_hd.ps3.configuration_ps3 import PS3VisionConfig
 from vila_hd.ps3.image_processing_ps3 import PS3ImageProcessor
 from vila_hd.remote_code import add_remote_code
 
-from .checkpoint import Checkpoint, ReadOptions, assemble, embedding_names
+from .checkpoint import Checkpoint, ReadOptions, assemble, embedding_names, skeleton
 from .config_map import EXTRAS, OUR_KEYS, write_config
 from .folders import COMPONENTS, PublishedFolder
 from .key_maps import to_published
@@ -144,7 +144,7 @@ def _write_small_files(
 
 def _name_tensors(checkpoint: Checkpoint, rows: int) -> dict[str, dict[str, LazyTensor]]:
     prefix = base_prefix_of(checkpoint.config.text_config)
-    resized = set(embedding_names(checkpoint.config))
+    resized = set(embedding_names(skeleton(checkpoint.config)))
     stored: dict[str, dict[str, LazyTensor]] = {name: {} for name in COMPONENTS}
     for name, tensor in checkpoint.tensors.items():
         component, target = to_published(name, base_prefix=prefix)
