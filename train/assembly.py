@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
@@ -133,6 +134,9 @@ def build_ps3(
 
 def _assemble_questions(config: StageConfig, ranks: int) -> Assembly:
     model, processor = load_or_compose(config)
+    if not torch.cuda.is_available():
+        # On CPUs the fused attention's backward pass is slower than two products at these lengths.
+        model.model.language_model.set_attn_implementation("eager")
     need_box = config.stage == "select"
     dataset = QuestionDataset(
         config.data,
