@@ -7,6 +7,7 @@ from .formats import ReadOptions, make_row
 from .problems import DataError, Source, Tolerance
 from .reading import read_rows
 from .registry import Registry, read_mixture, read_registry
+from .row_sets import RowSet, open_mixture, open_rows
 from .rows import ImageReference, Message, Row
 from .turns import CONVENTIONS, Convention
 
@@ -19,9 +20,12 @@ __all__ = [
     "ReadOptions",
     "Registry",
     "Row",
+    "RowSet",
     "Source",
     "Tolerance",
     "make_row",
+    "open_mixture",
+    "open_rows",
     "read_mixture",
     "read_registry",
     "read_rows",

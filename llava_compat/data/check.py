@@ -12,9 +12,8 @@ from tqdm import tqdm
 from vila_hd.cli.terminal import one_line
 from vila_hd.errors import VilaHDError
 
-from .files import Record
 from .formats import ReadOptions, make_row
-from .problems import DataError, Kind
+from .problems import DataError, Kind, Record
 from .rows import Row, iterate_texts
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from vila_hd.cli.terminal import print_error
 from vila_hd.errors import VilaHDError
 from vila_hd.utils.logging import configure_for_terminal
 
-from .files import Record, iterate_records
+from .files import iterate_records
 from .formats import ReadOptions
-from .problems import DataError
+from .problems import DataError, Record
 from .registry import iterate_mixture, read_registry
 from .turns import CONVENTIONS
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from vila_hd.processing_vila_hd import VilaHDProcessor
 
 CHECK = (
-    "Read every row of a .json, .jsonl, .parquet or .arrow file, of a folder of parquet or arrow files, or "
-    "of a registry .yaml, and print a summary. Exit status 1 when there are problems."
+    "Read every row of a .json, .jsonl, .parquet, .arrow or .tar file, of a folder of the last three, or of "
+    "a registry .yaml, and print a summary. Exit status 1 when there are problems."
 )
 
 REGISTRIES = (".yaml", ".yml")

@@ -1,4 +1,4 @@
-"""Files of rows, read one row at a time: JSON arrays, JSONL, parquet and arrow.
+"""Files of rows, read one row at a time: JSON arrays, JSONL, parquet, arrow and WebDataset tars.
 
 Every reader yields ``(source, value)``; a value is a mapping, anything else that stands in its place, or the
 ``DataError`` that says why there is none.
@@ -13,9 +13,8 @@ from vila_hd.errors import VilaHDError
 from vila_hd.utils.imports import import_optional
 
 from .media import refuse_pickles
-from .problems import DataError, Source
-
-Record = tuple[Source, Any]
+from .problems import DataError, Record, Source
+from .tars import iterate_tar
 
 MAX_ROW_BYTES = 64 * 2**20
 """Longest row of a text file: more is a broken file, or pictures that should be files of their own."""
@@ -25,6 +24,9 @@ CHUNK = 2**18
 
 HEAD = 2**16
 """Bytes in which a JSON file must begin."""
+
+SHARDS = (".parquet", ".arrow", ".tar")
+"""Kinds of files that a folder of shards may hold."""
 
 BATCH = 16
 """Rows of a parquet file that are in memory at once."""
@@ -37,19 +39,42 @@ def iterate_records(path: Path) -> Iterator[Record]:
         DataError: no such file, one of another kind, or one that may run code.
     """
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix in (".parquet", ".arrow") and p.is_file())
-        if not files:
-            raise DataError(f"{path}: a folder without parquet or arrow files; give the file of rows itself")
-        return _renumber(record for file in files for record in iterate_records(file))
+        return _renumber(record for file in shards_of(path) for record in iterate_records(file))
+    suffix = check_kind(path)
+    if suffix in (".json", ".jsonl"):
+        return _iterate_json(path)
+    return iterate_tar(path) if suffix == ".tar" else _iterate_columns(path, suffix)
+
+
+def shards_of(folder: Path) -> list[Path]:
+    """Row files of a folder in the order of their names.
+
+    Raises:
+        DataError: there is none.
+    """
+    files = sorted(p for p in folder.rglob("*") if p.suffix in SHARDS and p.is_file())
+    if not files:
+        raise DataError(
+            f"{folder}: a folder without parquet, arrow or tar files; give the file of rows itself"
+        )
+    return files
+
+
+def check_kind(path: Path) -> str:
+    """Suffix of a row file that can be read.
+
+    Raises:
+        DataError: no such file, one of another kind, or one that may run code.
+    """
     refuse_pickles(str(path))
     if not path.exists():
         raise DataError(f"{path}: no such file; check the name")
     suffix = path.suffix.lower()
-    if suffix in (".json", ".jsonl"):
-        return _iterate_json(path)
-    if suffix in (".parquet", ".arrow"):
-        return _iterate_columns(path, suffix)
-    raise DataError(f"{path}: unknown kind of file; give .json, .jsonl, .parquet, .arrow or a registry .yaml")
+    if suffix not in (".json", ".jsonl", *SHARDS):
+        raise DataError(
+            f"{path}: unknown kind of file; give .json, .jsonl, .parquet, .arrow, .tar or a registry .yaml"
+        )
+    return suffix
 
 
 def iterate_mappings(rows: Iterable[Any], name: str = "rows") -> Iterator[Record]:
@@ -67,28 +92,37 @@ def _renumber(records: Iterable[Record]) -> Iterator[Record]:
 
 
 def _iterate_json(path: Path) -> Iterator[Record]:
-    """An array, or one object per line; the first character tells."""
+    """An array, or one object per line."""
     try:
-        with path.open("rb") as file:
-            first = file.read(HEAD).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-        yield from _iterate_array(path) if first == b"[" else _iterate_lines(path)
+        yield from _iterate_array(path) if is_array(path) else _iterate_lines(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})", kind="broken file") from error
 
 
+def is_array(path: Path) -> bool:
+    """Whether a file holds a JSON array; the first character tells."""
+    with path.open("rb") as file:
+        return file.read(HEAD).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
+
+
 def _iterate_lines(path: Path) -> Iterator[Record]:
-    index = 0
+    for source, line, _ in iterate_lines(path):
+        yield source, line if isinstance(line, DataError) else parse_line(line, source)
+
+
+def iterate_lines(path: Path) -> Iterator[tuple[Source, bytes | DataError, tuple[int, int]]]:
+    """Lines with rows, not parsed, each with the bytes of the file that it stands in."""
+    index, stop = 0, 0
     with path.open("rb") as file:
         for number in range(1, 2**62):
             line = file.readline(MAX_ROW_BYTES + 1)
             if not line:
                 return
+            start, stop = stop, stop + len(line)
             source = Source(str(path), index, number)
             if len(line) > MAX_ROW_BYTES:
-                yield (
-                    source,
-                    _broken(source, f"a line of more than {MAX_ROW_BYTES} bytes; write one row per line"),
-                )
+                what = f"a line of more than {MAX_ROW_BYTES} bytes; write one row per line"
+                yield source, broken(source, what), (0, 0)
                 return
             line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             if not line.strip():
@@ -97,22 +131,24 @@ def _iterate_lines(path: Path) -> Iterator[Record]:
                 what = (
                     "an object over several lines; write one object per line, or an array that begins with ["
                 )
-                yield source, _broken(source, what)
+                yield source, broken(source, what), (0, 0)
                 return
-            yield source, _parse(line, source)
+            yield source, line, (start, stop)
             index += 1
 
 
-def _parse(line: bytes, source: Source) -> Any:
+def parse_line(line: bytes, source: Source) -> Any:
+    """The value of one line, or the ``DataError`` that says why there is none."""
     try:
         return json.loads(line.decode("utf-8").rstrip())
     except UnicodeDecodeError as error:
-        return _broken(source, f"byte {error.start} of the line is not UTF-8; save the file as UTF-8")
+        return broken(source, f"byte {error.start} of the line is not UTF-8; save the file as UTF-8")
     except (ValueError, RecursionError) as error:
-        return _broken(source, f"not JSON ({_reason(error)}); write one object per line")
+        return broken(source, f"not JSON ({_reason(error)}); write one object per line")
 
 
-def _broken(source: Source, what: str) -> DataError:
+def broken(source: Source, what: str) -> DataError:
+    """The problem of a file that cannot be read at ``source``."""
     return DataError(what, kind="broken file").at(source, None)
 
 
@@ -124,19 +160,36 @@ def _reason(error: Exception) -> str:
 
 def _iterate_array(path: Path) -> Iterator[Record]:
     """Elements of one JSON array, decoded as the file is read."""
-    with path.open(encoding="utf-8-sig") as file:
+    return ((source, value) for source, value, _ in iterate_array(path))
+
+
+def iterate_array(path: Path) -> Iterator[tuple[Source, Any, tuple[int, int]]]:
+    """Elements of one JSON array as records, each with the bytes of the file that it stands in.
+
+    The bytes of what is broken are none.
+    """
+    # Line ends as they are in the file, so that bytes can be counted.
+    with path.open(encoding="utf-8-sig", newline="") as file:
         window = _Window(file, str(path))
         try:
             window.skip("[")
             while not window.ends("]"):
-                yield window.source(), window.decode()
+                source, start = window.source(), window.byte
+                value = window.decode()
+                yield source, value, (start, window.byte)
                 window.separate()
             window.finish()
         except DataError as error:
             # What follows a broken element cannot be told apart from it.
-            yield window.source(), error
+            yield window.source(), error, (0, 0)
         except UnicodeDecodeError:
-            yield window.source(), _broken(window.source(), "not UTF-8 from here on; save the file as UTF-8")
+            what = "not UTF-8 from here on; save the file as UTF-8"
+            yield window.source(), broken(window.source(), what), (0, 0)
+
+
+def _has_mark(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(3) == b"\xef\xbb\xbf"
 
 
 class _Window:
@@ -149,6 +202,7 @@ class _Window:
         self.place = 0
         self.index = 0
         self.line = 1
+        self.byte = 3 if _has_mark(name) else 0
         self.is_complete = False
         self.decoder = json.JSONDecoder()
 
@@ -160,14 +214,14 @@ class _Window:
         """Go past ``char``, which must come next."""
         if self._next() != char:
             got = "the end of the file" if self._next() == "" else repr(self._next())
-            raise _broken(self.source(), f"expected {char!r}, got {got}; mend the JSON array")
-        self.place += 1
+            raise broken(self.source(), f"expected {char!r}, got {got}; mend the JSON array")
+        self._pass()
 
     def ends(self, char: str) -> bool:
         """Whether ``char`` comes next; goes past it if so."""
         if self._next() != char:
             return False
-        self.place += 1
+        self._pass()
         return True
 
     def separate(self) -> None:
@@ -176,12 +230,12 @@ class _Window:
         if self._next() != "]":
             self.skip(",")
             if self._next() == "]":
-                raise _broken(self.source(), "a comma before ]; remove it")
+                raise broken(self.source(), "a comma before ]; remove it")
 
     def finish(self) -> None:
         """Pass when nothing follows the array."""
         if self._next() != "":
-            raise _broken(
+            raise broken(
                 self.source(), f"{self._next()!r} after the end of the array; remove what follows it"
             )
 
@@ -192,17 +246,18 @@ class _Window:
                 value, end = self.decoder.raw_decode(self.text, self.place)
             except json.JSONDecodeError as error:
                 if self.is_complete:
-                    raise _broken(self.source(), f"not JSON ({error.msg}); mend the JSON array") from error
+                    raise broken(self.source(), f"not JSON ({error.msg}); mend the JSON array") from error
             except (ValueError, RecursionError) as error:
-                raise _broken(self.source(), f"not JSON ({_reason(error)}); mend the JSON array") from error
+                raise broken(self.source(), f"not JSON ({_reason(error)}); mend the JSON array") from error
             else:
                 # A number at the end of what was read may go on.
                 if end < len(self.text) or self.is_complete:
                     self.line += self.text.count("\n", self.place, end)
+                    self.byte += len(self.text[self.place : end].encode())
                     self.place = end
                     return value
             if len(self.text) - self.place > MAX_ROW_BYTES:
-                raise _broken(
+                raise broken(
                     self.source(), f"an element of more than {MAX_ROW_BYTES} characters, or broken JSON"
                 )
             # As much again as there is, so that long elements are not decoded from their start too often.
@@ -213,10 +268,15 @@ class _Window:
         while True:
             while self.place < len(self.text) and self.text[self.place] in " \t\r\n":
                 self.line += self.text[self.place] == "\n"
-                self.place += 1
+                self._pass()
             if self.place < len(self.text) or self.is_complete:
                 return self.text[self.place : self.place + 1]
             self._read(CHUNK)
+
+    def _pass(self) -> None:
+        """Go past one character of one byte."""
+        self.place += 1
+        self.byte += 1
 
     def _read(self, size: int) -> None:
         more = self.file.read(size)
@@ -228,7 +288,6 @@ class _Window:
 
 
 def _iterate_columns(path: Path, suffix: str) -> Iterator[Record]:
-    arrow = import_optional("pyarrow", extra="eval", purpose=f"reading {suffix} files")
     index = 0
     try:
         for batch in _batches(path, suffix):
@@ -240,13 +299,22 @@ def _iterate_columns(path: Path, suffix: str) -> Iterator[Record]:
                     index += 1
     except VilaHDError:
         raise
-    except (arrow.lib.ArrowException, OSError, ValueError, TypeError, OverflowError, MemoryError) as error:
+    except column_errors() as error:
         source = Source(str(path), index)
-        reason = " ".join(str(error).split())[:160]
-        yield (
-            source,
-            _broken(source, f"not readable as {suffix[1:]} from here on ({reason}); get the file again"),
-        )
+        yield source, broken_columns(source, error)
+
+
+def column_errors() -> tuple[type[BaseException], ...]:
+    """What pyarrow raises on damaged files."""
+    arrow = import_optional("pyarrow", extra="eval", purpose="reading .parquet and .arrow files")
+    return (arrow.lib.ArrowException, OSError, ValueError, TypeError, OverflowError, MemoryError)
+
+
+def broken_columns(source: Source, error: BaseException) -> DataError:
+    """The problem of a parquet or arrow file that cannot be read at ``source``."""
+    reason = " ".join(str(error).split())[:160]
+    suffix = Path(source.file).suffix[1:]
+    return broken(source, f"not readable as {suffix} from here on ({reason}); get the file again")
 
 
 def _batches(path: Path, suffix: str) -> Iterator[Any]:
@@ -255,6 +323,11 @@ def _batches(path: Path, suffix: str) -> Iterator[Any]:
         with parquet.ParquetFile(path) as file:
             yield from file.iter_batches(batch_size=BATCH)
         return
+    yield from open_arrow(path)
+
+
+def open_arrow(path: Path) -> Iterator[Any]:
+    """Batches of an arrow file or stream, mapped, not read."""
     arrow = import_optional("pyarrow", extra="eval", purpose="reading .arrow files")
     ipc = import_optional("pyarrow.ipc", extra="eval", purpose="reading .arrow files")
     # Mapped, so that a damaged length is compared with the file instead of being allocated.

@@ -1,7 +1,7 @@
 """What is wrong with a row: where it stands, which sample it is, and the fix; and how many are too many."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from vila_hd.errors import VilaHDError
 from vila_hd.utils.logging import get_logger
@@ -49,6 +49,10 @@ class Source:
     def __str__(self) -> str:
         line = "" if self.line is None else f":{self.line}"
         return f"{self.file}{line} (row {self.index})"
+
+
+Record = tuple[Source, Any]
+"""Where a row stands, and what stands there: a mapping, or the ``DataError`` that says why there is none."""
 
 
 class DataError(VilaHDError):

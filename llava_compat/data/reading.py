@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .files import Record, iterate_mappings, iterate_records
+from .files import iterate_mappings, iterate_records
 from .formats import ReadOptions, make_row
-from .problems import DataError
+from .problems import DataError, Record
 from .rows import Row
 
 OnProblem = Callable[[DataError], None]
@@ -21,7 +21,7 @@ def read_rows(
     """Validated rows in order; no more than a few are in memory at any time.
 
     Args:
-        rows: a .json, .jsonl, .parquet or .arrow file, a folder of parquet or arrow files, or any iterable of
+        rows: a .json, .jsonl, .parquet, .arrow or .tar file, a folder of the last three, or any iterable of
             mappings, such as a data set of the ``datasets`` package.
         options: how to read; None: pictures lie next to the file (in the working directory for an iterable).
         on_problem: called with each row that cannot be used, which is then left out; ``Tolerance`` stops at a

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .files import Record, iterate_records
+from .files import iterate_records
 from .formats import ReadOptions
-from .problems import DataError, brief
+from .problems import DataError, Record, brief
 from .reading import OnProblem, make_rows
 from .rows import Row
 from .turns import Convention
@@ -174,14 +174,19 @@ def iterate_mixture(
     """Records of all data sets of a mixture, each with how to read it; arguments as for ``read_mixture``."""
     for part in registry.expand(mixture):
         entry = registry.entry(part.name)
-        left_out = _read_slice(part, slices)
+        left_out = read_slice(part, slices)
         for _ in range(part.repeats):
             for record in iterate_records(entry.data):
                 if record[0].index not in left_out:
                     yield record, entry.options
 
 
-def _read_slice(part: Part, slices: Path | None) -> frozenset[int]:
+def read_slice(part: Part, slices: Path | None) -> frozenset[int]:
+    """Numbers of the rows that a part of a mixture leaves out.
+
+    Raises:
+        DataError: the list cannot be read.
+    """
     if part.subset is None:
         return frozenset()
     if slices is None:

@@ -221,7 +221,7 @@ def test_rows_of_the_datasets_package(table: pa.Table, tmp_path: Path) -> None:
         ("rows.pkl", "can run code"),
         ("rows.npy", "can run code"),
         ("rows.csv", "unknown kind of file; give .json, .jsonl, .parquet"),
-        ("empty", "a folder without parquet or arrow files"),
+        ("empty", "a folder without parquet, arrow or tar files"),
     ],
 )
 def test_other_paths_are_refused(name: str, words: str, tmp_path: Path) -> None:
