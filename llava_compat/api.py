@@ -26,7 +26,7 @@ from vila_hd.errors import VilaHDError
 from vila_hd.modeling_vila_hd import VilaHDForConditionalGeneration
 from vila_hd.options import HighResOptions
 from vila_hd.processing_vila_hd import VilaHDProcessor, add_pictures_to_template
-from vila_hd.ps3.plans import Rounding
+from vila_hd.ps3.plans import PassPlan, Rounding
 from vila_hd.ps3.regions import Regions
 from vila_hd.two_step import Prefill
 
@@ -35,7 +35,7 @@ from .checkpoint import make_generation_config
 from .checkpoints import load_checkpoint
 from .config_map import write_config
 from .conversation import Conversation, conv_templates, template_for_path
-from .dynamic_aspect import common_scale_limit
+from .dynamic_aspect import Size, plan_by_sizes
 from .first_turn import first_turn_ends
 from .generation_settings import complete_config
 from .look_settings import Count, LookSettings
@@ -259,7 +259,7 @@ class VilaModel:
         return_selection_probs: bool = False,
         smooth_selection_prob: bool = False,
         gt_selection_map: Tensor | np.ndarray | None = None,
-        original_image_sizes: Sequence[tuple[int, int]] | None = None,
+        original_image_sizes: Sequence[Size] | None = None,
     ) -> Answer:
         """The answer to one prompt.
 
@@ -273,8 +273,8 @@ class VilaModel:
             smooth_selection_prob: see ``LookSettings``; for this call.
             gt_selection_map: ``(pictures, height, width)``, or ``(height, width)`` for one picture; positive
                 where the model must look.
-            original_image_sizes: (height, width) of each picture; limits the scales of small ones where the
-                checkpoint's ``ps3_dynamic_aspect_ratio`` is set.
+            original_image_sizes: (height, width) of each picture, None where it is not known; small ones are
+                hardly looked at on the largest scale where ``config.ps3_dynamic_aspect_ratio`` is set.
 
         Returns:
             The text, stripped. With ``return_selection_probs`` the text, the chosen patches (0 or 1) and
@@ -293,9 +293,12 @@ class VilaModel:
         pixels: list[Tensor] = []
         if read.pictures:
             pixels = list(processor.image_processor(read.pictures, return_tensors=None)["pixel_values"])
-        options = self._options(len(pixels), smooth_selection_prob, original_image_sizes)
+        options = self._options(smooth_selection_prob)
+        plans = self._plans(pixels, original_image_sizes)
         regions = read_regions(gt_selection_map, len(pixels))
-        new, prefill = self._answer(ids, pixels, options, regions, generation_config, response_format)
+        new, prefill = self._answer(
+            ids, pixels, options, regions, generation_config, response_format, plans=plans
+        )
         answer = self.tokenizer.decode(new, skip_special_tokens=True).strip()
         if not return_selection_probs:
             return answer
@@ -329,9 +332,9 @@ class VilaModel:
             )
         pixels = list((media or {}).get("image", ()))
         sizes = ((media_config or {}).get("image") or {}).get("original_image_sizes")
-        options = self._options(len(pixels), False, sizes)
+        options, plans = self._options(False), self._plans(pixels, sizes)
         ids, _ = self.processor.expand_placeholders(rows[0].tolist())
-        return self._answer(ids, pixels, options, None, generation_config, None)[0][None]
+        return self._answer(ids, pixels, options, None, generation_config, None, plans=plans)[0][None]
 
     def _answer(
         self,
@@ -341,6 +344,8 @@ class VilaModel:
         regions: Regions | None,
         config: GenerationConfig | None,
         response_format: object,
+        *,
+        plans: Sequence[PassPlan] | None = None,
     ) -> tuple[Tensor, Prefill | None]:
         """``(new ids, what was looked at)``; None without pictures."""
         reading = self._reading()
@@ -357,6 +362,7 @@ class VilaModel:
             pixels,
             high_res=options,
             regions=regions,
+            plans=plans,
             prompt_positions=first_turn_ends(input_ids, torch.ones_like(input_ids), reading.prompt_end_ids),
         )
         config = self._complete(config, prefill.input_ids.shape[1])
@@ -377,23 +383,33 @@ class VilaModel:
             self._readings[template] = _Reading(processor, end_ids, stops)
         return self._readings[template]
 
-    def _options(
-        self, num_pictures: int, smooth: bool, sizes: Sequence[tuple[int, int]] | None
-    ) -> HighResOptions:
+    def _options(self, smooth: bool) -> HighResOptions:
         settings = self.look_settings
         if settings.look_close_mode == "after_prompt" and self.model.config.prompt_head is None:
             raise VilaHDError(
                 "look_close_mode='after_prompt': the checkpoint has no prompt head; use 'after_image'"
             )
-        if sizes is not None and len(sizes) != num_pictures:
-            raise VilaHDError(
-                f"original_image_sizes: {len(sizes)} for {num_pictures} picture(s): give one for each"
-            )
-        max_scale = None
-        if sizes and getattr(self.config, "ps3_dynamic_aspect_ratio", False):
-            max_scale = common_scale_limit(sizes, self.model.config.vision_config.ps3_scales)
-        options = settings.to_options(self.processor.patches_per_pass, max_scale=max_scale)
+        options = settings.to_options(self.processor.patches_per_pass)
         return replace(options, smooth=True) if smooth else options
+
+    def _plans(self, pixels: Sequence[Tensor], sizes: Sequence[Size] | None) -> list[PassPlan] | None:
+        if sizes is None:
+            return None
+        if len(sizes) != len(pixels):
+            raise VilaHDError(
+                f"original_image_sizes: {len(sizes)} for {len(pixels)} picture(s): give one for each"
+            )
+        if not getattr(self.config, "ps3_dynamic_aspect_ratio", False):
+            return None
+        vision = self.model.config.vision_config
+        return plan_by_sizes(
+            sizes,
+            [self.processor.patch_grids(*picture.shape[-2:]) for picture in pixels],
+            vision.ps3_scales,
+            settings=self.look_settings,
+            split=self.processor.patches_per_pass,
+            rounding=cast(Rounding, vision.budget_rounding),
+        )
 
     def _check_config(self) -> None:
         if self.config.image_aspect_ratio != self._image_aspect_ratio:

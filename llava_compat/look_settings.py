@@ -44,12 +44,11 @@ class LookSettings:
             look_close_mode=values["look_close_mode"],
         )
 
-    def to_options(self, split: Sequence[int], *, max_scale: int | None = None) -> HighResOptions:
+    def to_options(self, split: Sequence[int]) -> HighResOptions:
         """The same choices as ``HighResOptions``.
 
         Args:
             split: patches of each high-resolution scale in one pass of the checkpoint.
-            max_scale: largest scale to look at, in pixels; None: all.
 
         Raises:
             VilaHDError: a value that means nothing; names the attribute, the value and the fix.
@@ -65,7 +64,6 @@ class LookSettings:
             budget=self._budget(per_scale or split),
             guided_by=LOOK_MODES[self.look_close_mode],
             per_scale=per_scale,
-            max_scale=max_scale,
             smooth=self.smooth_selection_prob,
         )
 

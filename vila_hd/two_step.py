@@ -25,6 +25,7 @@ from .errors import VilaHDError
 from .fusion import Layout, Runs, count_shared, lay_out
 from .options import HighResOptions
 from .ps3.outputs import LowRes
+from .ps3.plans import PassPlan
 from .ps3.regions import Regions
 from .ps3.selection import PatchSelection
 
@@ -172,6 +173,7 @@ class TwoStepGenerationMixin(GenerationMixin):
         prompt_positions: Tensor | None = None,
         low_res: LowRes | None = None,
         given_scores: Tensor | None = None,
+        plans: Sequence[PassPlan] | None = None,
         phases: Phases | None = None,
     ) -> Prefill:
         """Look, choose, look closer, and read the fused prompt up to its last position; see ``generate``.
@@ -188,6 +190,7 @@ class TwoStepGenerationMixin(GenerationMixin):
             low_res: see there.
             given_scores: ``(L, g, g)`` in [0, 1]: choose by these instead of the model's own scores, for
                 baselines and experiments.
+            plans: per look, patches of every pass and scale, instead of the budget of ``high_res``.
             phases: adds up the seconds of this call; None: a new one.
         """
         model: VilaHDModel = self.model
@@ -224,7 +227,9 @@ class TwoStepGenerationMixin(GenerationMixin):
                 scores = given_scores
                 if scores is None:
                     scores = tower.score(low, prompt, look_index=index)
-                selection = tower.select(low, scores, options=options, regions=regions, look_index=index)
+                selection = tower.select(
+                    low, scores, options=options, regions=regions, look_index=index, plans=plans
+                )
             with phases("high_res"):
                 layers = (model.config.select_layer,)
                 high = tower.encode_high_res(low, selection, layers=layers, look_index=index)

@@ -267,7 +267,6 @@ def test_settings_become_options():
     assert LookSettings(num_look_close=3, max_select_num_each_scale=[1, 2]).to_options(split).budget == 9
     assert LookSettings(num_token_look_close="all").to_options(split).budget == "all"
     assert LookSettings(look_close_mode="after_image").to_options(split).guided_by == "saliency"
-    assert LookSettings().to_options(split, max_scale=140).max_scale == 140
 
 
 # ---------------------------------------------------------------- calls that cannot work
@@ -305,14 +304,26 @@ def test_sizes_must_fit_the_pictures(vila_goldens, model):
         model.generate_content([picture(vila_goldens), QUESTION], original_image_sizes=[(1, 1), (2, 2)])
 
 
-@pytest.mark.parametrize(("sizes", "scale"), [([(90, 100)], 140), ([(3000, 100)], None), ([], None)])
 def test_small_pictures_leave_the_largest_scale_out_where_the_checkpoint_says_so(
-    model, sizes, scale, monkeypatch
+    vila_goldens, model, monkeypatch
 ):
-    monkeypatch.setattr(model.model.config.vision_config, "ps3_scales", [70, 140, 2800])
-    assert model._options(len(sizes), False, sizes).max_scale is None
+    """As if the tower were a large one; the tokens of each picture follow its own size."""
+    monkeypatch.setattr("llava_compat.dynamic_aspect.SMALL_TOWER", 100)
+    model.num_look_close = 2
+    prompt = [picture(vila_goldens), picture(vila_goldens, 1), QUESTION]
+
+    def counts(sizes) -> list[list[int]]:
+        answer = model.generate_content(
+            prompt, short(model, 1), return_selection_probs=True, original_image_sizes=sizes
+        )
+        return [scale.flatten(1).sum(1).tolist() for scale in answer[1]]
+
+    assert counts([(90, 100), (3000, 100)]) == [[40, 40], [160, 160]]
     monkeypatch.setattr(model.config, "ps3_dynamic_aspect_ratio", True)
-    assert model._options(len(sizes), False, sizes).max_scale == scale
+    assert counts([(90, 100), (3000, 100)]) == [[100, 40], [0, 160]]
+    assert counts([(90, 100), None]) == [[100, 40], [0, 160]]
+    assert counts([(90, 100), (90, 100)]) == [[100, 100], [0, 0]]
+    assert counts(None) == [[40, 40], [160, 160]]
 
 
 def test_too_long_a_prompt_names_both_numbers(vila_goldens, model):
