@@ -11,12 +11,13 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.ready
 
-.PHONY: help setup quickstart test test-slow check format nano clean
+.PHONY: help setup quickstart test test-slow fuzz check format nano clean
 
 help:
 	@echo "make quickstart  set up, then ask the bundled model about a 4K picture and show where it looked"
 	@echo "make test        set up, then run the default tests (CPU, no network, no checkpoints)"
 	@echo "make test-slow   the end-to-end tests that the default leaves out"
+	@echo "make fuzz        damaged checkpoints and data, 7,000 cases: only one-line errors may come out"
 	@echo "make check       format, lint, types, import contracts, wheel contents"
 	@echo "make format      rewrite the files the way 'make check' wants them"
 	@echo "make nano        train the bundled model again (2 CPU cores, under two hours)"
@@ -41,6 +42,9 @@ test: setup
 
 test-slow: setup
 	$(PY) -m pytest -m slow
+
+fuzz: setup
+	$(PY) -m pytest -m slow tests/llava_compat/test_hostile.py tests/llava_compat/data/test_fuzz.py
 
 check: setup
 	$(PY) -m ruff format --check .

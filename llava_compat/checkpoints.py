@@ -118,6 +118,10 @@ def open_published(name: str | Path, *, revision: str | None, local_files_only: 
     path = Path(name).expanduser()
     if path.is_dir():
         return PublishedFolder.open(path)
+    if path.exists():
+        raise VilaHDError(f"{name}: a file, not a folder; give the folder of a model")
+    if str(name) == "nano":
+        raise VilaHDError("nano: the bundled model is in our own layout; load it with vila_hd.load('nano')")
     if isinstance(name, Path) or name.startswith(("/", ".", "~")) or name.count("/") != 1:
         raise VilaHDError(f"{name}: no such folder; check the name")
     return PublishedFolder.open(fetch(name, revision=revision, local_files_only=local_files_only))

@@ -59,7 +59,7 @@ class PublishedFolder:
         config = read_json(root / "config.json")
         kind = config.get("model_type")
         if kind not in MODEL_TYPES:
-            raise VilaHDError(f"{root}: model_type is {kind!r}, not {VILA_HD_TYPE!r}; give a VILA-HD model")
+            raise VilaHDError(f"{root}: model_type is {str(kind)[:40]!r}, {_explain(root, kind)}")
         if kind != VILA_HD_TYPE or config.get("ps3") is not True:
             raise VilaHDError(
                 f"{root}: a {kind!r} model with ps3={config.get('ps3')!r}: only VILA-HD models "
@@ -94,6 +94,15 @@ class PublishedFolder:
                 "one folder with all three components"
             )
         raise VilaHDError(f"{self.root}: no {name}/config.json; get the whole folder")
+
+
+def _explain(folder: Path, kind: Any) -> str:
+    """What a folder that holds no published model is instead, and what to do."""
+    if folder.name in COMPONENTS and is_published(folder.absolute().parent):
+        return f"only the {folder.name} of a model; give the folder above, {folder.absolute().parent}"
+    if kind == "vila_hd":
+        return "our own layout; load it with vila_hd.load, or convert it with python -m llava_compat.convert"
+    return f"not {VILA_HD_TYPE!r}; give a VILA-HD model"
 
 
 def require_inside(root: Path) -> None:
@@ -133,7 +142,12 @@ def fetch(name: str, *, revision: str | None, local_files_only: bool) -> Path:
         folder = huggingface_hub.snapshot_download(
             name, revision=revision, local_files_only=local_files_only, allow_patterns=list(FETCHED)
         )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except LocalEntryNotFoundError as error:
+        raise VilaHDError(
+            f"{name}: neither a folder nor in the hub's cache on this machine, and the hub cannot be asked "
+            "(offline); fetch it once while online, or give a folder"
+        ) from error
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = " ".join(str(error).split())[:160]
         raise VilaHDError(f"{name}: neither a folder nor a repository of the hub ({reason})") from error
     return Path(folder)

@@ -26,6 +26,9 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 """Suffixes of weight files that can run code when they are opened; never read."""
 
 
+LFS_POINTER = b"version https://git-lfs"
+"""How a file begins that git cloned without Git LFS: it only names the real one."""
+
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 """Files that a tokenizer can be read from."""
 
@@ -68,10 +71,26 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise VilaHDError(f"{path}: no such file; a model folder needs it") from None
     except (OSError, ValueError, RecursionError) as error:
+        _refuse_pointer(path)
         raise VilaHDError(f"{path}: not a readable JSON file ({_first_line(error)}); get it again") from error
     if not isinstance(value, dict):
         raise VilaHDError(f"{path}: holds a {type(value).__name__}, not a JSON object; get it again")
     return value
+
+
+def _refuse_pointer(path: Path) -> None:
+    """Pass unless the file is a Git LFS pointer.
+
+    Raises:
+        VilaHDError: it is.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(LFS_POINTER))
+    except OSError:
+        return
+    if start == LFS_POINTER:
+        raise VilaHDError(f"{path}: a Git LFS pointer, not the file itself; run git lfs pull in its folder")
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
@@ -85,6 +104,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         with path.open("rb") as file:
             length = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))[0]
             if size < 8 or length > min(size - 8, HEADER_LIMIT):
+                _refuse_pointer(path)
                 raise VilaHDError(
                     f"{path}: {size} bytes with a header of {length}: cut off or no safetensors; get it again"
                 )
@@ -166,15 +186,20 @@ def _read_indexed(folder: Path, index: Mapping[str, Any]) -> dict[str, TensorInf
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise VilaHDError(f"{folder}/model.safetensors.index.json: no usable weight_map; get it again")
-    tensors: dict[str, TensorInfo] = {}
-    for file in sorted(set(weight_map.values())):
+    files = sorted(set(weight_map.values()))
+    for file in files:
         if Path(file).name != file:
             raise VilaHDError(
                 f"{folder}/model.safetensors.index.json: {file!r} is outside the folder; get it again"
             )
-        found = read_header(folder / file) if (folder / file).exists() else None
-        if found is None:
-            raise VilaHDError(f"{folder}: {file} of the index is missing; get the whole folder")
+    if missing := [repr(file[:80]) for file in files if not (folder / file).exists()]:
+        raise VilaHDError(
+            f"{folder}: {len(missing)} of the {len(files)} weight files of its index are missing: "
+            f"{_some(missing)}; get the whole folder"
+        )
+    tensors: dict[str, TensorInfo] = {}
+    for file in files:
+        found = read_header(folder / file)
         if twice := sorted(set(found) & set(tensors)):
             raise VilaHDError(
                 f"{folder}: {len(twice)} tensors are in more than one file, e.g. {twice[0]}; get it again"

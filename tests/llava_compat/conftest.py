@@ -14,6 +14,24 @@ from safetensors.torch import load_file, save_file
 from llava_compat.checkpoints import load_checkpoint
 from vila_hd import VilaHDForConditionalGeneration, VilaHDProcessor
 
+EXPECTED = {
+    "pixel_values": ("mean", "std"),
+    "tokenization": ("prompts", "padded_rows_prompt_end_positions"),
+    "labels": ("items",),
+    "encode_images_ps3": ("selected_per_iteration",),
+    "generate": ("generated_ids", "generated_text", "expanded_length", "selected_per_iteration"),
+    "training_batch": (
+        "instances",
+        "num_images_per_sample",
+        "original_image_sizes",
+        "prompt_end_positions",
+        "images_in_batch_order",
+    ),
+    "training_loss": ("losses",),
+    "selection_loss": ("expected_loss", "per_scale"),
+}
+"""Kind of a case -> outputs among the values of its entry in the manifest."""
+
 
 @dataclass(frozen=True)
 class VilaGoldens:
@@ -21,6 +39,8 @@ class VilaGoldens:
 
     folder: Path
     manifest: dict[str, Any]
+    ledger: Any
+    """Where compared values are counted."""
 
     def cases(self, *kinds: str) -> list[dict[str, Any]]:
         """The cases of some kinds."""
@@ -30,7 +50,8 @@ class VilaGoldens:
         return next(case for case in self.manifest["cases"] if case["name"] == name)
 
     def tensors(self, case: dict[str, Any]) -> dict[str, torch.Tensor]:
-        return load_file(self.folder / case["file"])
+        values = load_file(self.folder / case["file"])
+        return values if case["kind"] == "inputs" else self.ledger.watch(case["name"], values)
 
     def model_folder(self, name: str) -> Path:
         return self.folder / self.manifest["models"][name]["path"]
@@ -49,18 +70,53 @@ class VilaGoldens:
             described.unlink()
         return target
 
+    def inputs_of(self, processor: VilaHDProcessor, parts: list[Any], **image_options: Any) -> dict[str, Any]:
+        """Model inputs of recorded prompt parts."""
+        message = {"role": "user", "content": user_content(parts)}
+        text = processor.apply_chat_template([message], add_generation_prompt=True)
+        pictures = [str(self.folder / part["image"]) for part in parts if isinstance(part, dict)]
+        return processor(
+            pictures or None, text, add_special_tokens=False, return_tensors="pt", **image_options
+        )
+
+    def kept_columns(self, processor: VilaHDProcessor, ids: list[int]) -> list[int]:
+        """Columns of our ids that the published code has: of a picture's tokens only the first."""
+        block = [processor.image_token_id] * processor.low_res_tokens + processor.image_end_ids
+        kept, i = [], 0
+        while i < len(ids):
+            kept.append(i)
+            i += len(block) if ids[i : i + len(block)] == block else 1
+        return kept
+
     def heads(self, name: str) -> int:
         """Attention heads of the tower, which a trunk without a published name does not tell."""
         return self.manifest["models"][name]["vit"]["heads"]
 
 
-def open_goldens(folder: Path) -> VilaGoldens:
-    return VilaGoldens(folder, json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
+def user_content(parts: list[Any]) -> list[dict[str, Any]]:
+    """Prompt parts as the content of a message; the published code cleans texts that hold media tokens."""
+    content: list[dict[str, Any]] = []
+    for part in parts:
+        if isinstance(part, dict):
+            content.append({"type": "image"})
+        else:
+            text = part.replace("<image>", "").strip() if "<image>" in part else part
+            content.append({"type": "text", "text": text})
+    # All message values are stripped before they are tokenised.
+    if content[-1]["type"] == "text":
+        content[-1]["text"] = content[-1]["text"].rstrip()
+    return content
+
+
+def open_goldens(config: pytest.Config) -> VilaGoldens:
+    folder = config.getoption("--goldens-vila-hd")
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    return VilaGoldens(folder, manifest, config.ledgers["VILA-HD"])
 
 
 @pytest.fixture(scope="session")
 def vila_goldens(request: pytest.FixtureRequest) -> VilaGoldens:
-    return open_goldens(request.config.getoption("--goldens-vila-hd"))
+    return open_goldens(request.config)
 
 
 Loaded = tuple[VilaHDForConditionalGeneration, VilaHDProcessor]
@@ -126,8 +182,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     ``@pytest.mark.kinds("generate")``."""
     if "vila_case" in metafunc.fixturenames:
         marker = next(metafunc.definition.iter_markers("kinds"))
-        goldens = open_goldens(metafunc.config.getoption("--goldens-vila-hd"))
-        cases = goldens.cases(*marker.args)
+        goldens = open_goldens(metafunc.config)
+        cases = [
+            goldens.ledger.watch(case["name"], case, EXPECTED.get(case["kind"], ()))
+            for case in goldens.cases(*marker.args)
+        ]
         metafunc.parametrize("vila_case", cases, ids=[case["name"] for case in cases])
 
 

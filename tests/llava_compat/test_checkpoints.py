@@ -115,6 +115,9 @@ def test_info_and_doctor_describe_such_folders(published, capsys):
     facts = json.loads(capsys.readouterr().out)
     assert facts["layout"] == "the published VILA-HD layout"
     assert facts["licence"].startswith("nsclv1")
+    (published / "README.md").rename(published / "LICENSE")
+    assert cli.main(["info", str(published)]) == 0
+    assert "licence         see LICENSE in the folder" in capsys.readouterr().out
     assert facts["language model"] == "qwen2, 3 layers of width 64, vocabulary 408"
     assert "budget auto (200): 9 low-res + 50 high-res" in facts["visual tokens"]
     assert facts["numbers"].startswith("329,056 ")
@@ -152,7 +155,8 @@ def test_hub_ids_are_looked_up_like_folders(good_published, tmp_path, monkeypatc
     assert same_model(load_checkpoint(name, local_files_only=True)[0], loaded[0])
     assert same_model(vila_hd.load(name, local_files_only=True)[0], loaded[0])
     with pytest.raises(
-        VilaHDError, match="nvidia/VILA-HD-8B-PS3-4K-SigLIP2: neither a folder nor a repository"
+        VilaHDError,
+        match=r"nvidia/VILA-HD-8B-PS3-4K-SigLIP2: neither a folder nor in the hub's cache.*offline",
     ):
         load_checkpoint("nvidia/VILA-HD-8B-PS3-4K-SigLIP2", local_files_only=True)
 
@@ -333,11 +337,49 @@ def test_values_that_are_not_finite_are_named(published, edit_tensors):
         load_checkpoint(published, dtype="float16")
 
 
-def test_names_of_nothing_are_refused(tmp_path):
+def test_names_of_nothing_are_refused(tmp_path, good_published):
     with pytest.raises(VilaHDError, match="no such folder"):
         load_checkpoint(tmp_path / "missing")
     with pytest.raises(VilaHDError, match=r"config\.json"):
         load_checkpoint(tmp_path)
+    with pytest.raises(VilaHDError, match="a file, not a folder"):
+        load_checkpoint(str(good_published / "config.json"))
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_a_part_of_a_model_names_the_whole(good_published, component):
+    folder = good_published / component
+    with pytest.raises(
+        VilaHDError, match=f"only the {component} of a model; give the folder above"
+    ) as caught:
+        load_checkpoint(folder)
+    assert str(caught.value).endswith(str(good_published))
+
+
+def test_our_own_layout_is_pointed_to_its_loader(tmp_path):
+    from vila_hd.loading import BUNDLED
+
+    with pytest.raises(VilaHDError, match=r"our own layout; load it with vila_hd\.load"):
+        load_checkpoint(BUNDLED)
+    with pytest.raises(VilaHDError, match=r"load it with vila_hd\.load\('nano'\)"):
+        load_checkpoint("nano")
+
+
+@pytest.mark.parametrize("lost", ["one shard", "all weights", "Git LFS"])
+def test_half_downloaded_folders_are_named(published, lost):
+    folder = published / "llm"
+    if lost == "one shard":
+        shard(folder)
+        (folder / "model-00002-of-00002.safetensors").unlink()
+        words = r"llm: 1 of the 2 weight files of its index are missing: 'model-00002-of-00002\.safetensors'"
+    elif lost == "all weights":
+        (folder / "model.safetensors").rename(folder / "model.safetensors.incomplete")
+        words = r"llm: no model\.safetensors .*; get the weights"
+    else:
+        (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\nsize 9\n")
+        words = "a Git LFS pointer, not the file itself; run git lfs pull"
+    with pytest.raises(VilaHDError, match=words):
+        load_checkpoint(published)
 
 
 def test_base_is_for_adapters(good_published):

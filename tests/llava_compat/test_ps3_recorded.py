@@ -95,20 +95,34 @@ def recorded_field(output, encoder, key: str) -> torch.Tensor:
     return value[int(index)] if index else value
 
 
+def counts_per_pass(selection) -> list[list[list[int]]]:
+    """Pass -> scale -> patches of each picture."""
+    maps = selection.pass_maps()
+    return [
+        [[int((scale == step).sum()) for scale in scales] for scales in zip(*maps, strict=True)]
+        for step in range(1, int(selection.passes.max()) + 1)
+    ]
+
+
 @torch.no_grad()
-def test_recorded_case(case, goldens, load, monkeypatch):
+def test_recorded_case(case, goldens, load, monkeypatch, ledgers):
     model = load(case)
     encoder = getattr(model, "vision_model", None)
     for name, value in case["set_attributes"].items():
         monkeypatch.setattr(encoder, name, value)
     output = run(model, case, goldens.inputs(case))
-    for key, expected in goldens.tensors(case["file"]).items():
+    recorded = ledgers["PS3"].watch(case["name"], goldens.tensors(case["file"]))
+    for key in recorded:
         field = key.split(".")[0]
         if field in ("debug", "native"):  # intermediates, and what another sort picks among ties
             continue
+        expected = recorded[key]
         value = goldens.thin(key, recorded_field(output, encoder, key))
         assert value.shape == expected.shape, key
         assert (value.float() - expected.float()).abs().max() <= TOLERANCE[field], key
+    said = ledgers["PS3"].watch(case["name"], case, ["selected_per_iteration"])
+    if case.get("selected_per_iteration"):
+        assert counts_per_pass(output.selection) == said["selected_per_iteration"]
 
 
 def test_every_recorded_output_field_is_compared(goldens):

@@ -15,6 +15,7 @@ from transformers import GenerationConfig
 import llava_compat.api as llava
 import vila_hd
 from llava_compat import load_checkpoint, save_checkpoint
+from llava_compat.data import ReadOptions, read_mixture, read_registry, read_rows
 from llava_compat.first_turn import first_turn_ends
 from vila_hd import HighResOptions, VilaHDError
 from vila_hd.testing import tiny_config, tiny_model, tiny_picture, tiny_processor, user_message
@@ -108,7 +109,7 @@ def test_17_and_21_mended_prompts_are_answered_in_batches(loaded, guide):
 def test_18_mended_grids_need_not_be_square(loaded):
     model, processor = loaded
     inputs = prepare(processor, [user_message("what?", tiny_picture())])
-    tall = torch.from_numpy(np.asarray(tiny_picture(140, 280))).permute(2, 0, 1)
+    tall = torch.from_numpy(np.array(tiny_picture(140, 280))).permute(2, 0, 1)
     prefill = model.prefill(
         inputs["input_ids"], inputs["attention_mask"], [tall], high_res=HighResOptions(budget="all")
     )
@@ -173,6 +174,31 @@ def test_29_mended_revisions_of_hub_repositories(published, monkeypatch):
     assert asked == [("owner/name", "v2")]
 
 
+def write_rows(folder, **keys):
+    """A file of one LLaVA row with two pictures beside it."""
+    for name, size in (("a.png", (40, 30)), ("b.png", (20, 50))):
+        tiny_picture(*size).save(folder / name)
+    turns = [{"from": "human", "value": "What is it?"}, {"from": "gpt", "value": "A wall."}]
+    (folder / "rows.json").write_text(json.dumps([{"id": "1", "conversations": turns} | keys]))
+    return folder / "rows.json"
+
+
+@pytest.mark.parametrize("target", ["LazyQAGroundingDataset", "LazyHighResQADataset"])
+def test_34_mended_grounding_sets_are_read_from_a_registry(tmp_path, target):
+    write_rows(tmp_path, image="a.png", box=[1, 2, 9, 8])
+    entry = f"boxed:\n  _target_: llava.data.{target}\n  data_path: rows.json\n  media_dir: .\n"
+    (tmp_path / "sets.yaml").write_text(entry)
+    (row,) = read_mixture("boxed", read_registry(tmp_path / "sets.yaml"))
+    assert [[tuple(box) for box in boxes] for boxes in row.boxes] == [[(1, 2, 9, 8)]]
+
+
+def test_39_mended_pictures_under_images_have_their_sizes(tmp_path):
+    turns = [{"from": "human", "value": "<image><image>\nWhich?"}, {"from": "gpt", "value": "The first."}]
+    path = write_rows(tmp_path, images=["a.png", "b.png"], conversations=turns)
+    (row,) = read_rows(path, ReadOptions(media=tmp_path, convention="legacy"))
+    assert list(row.check_images()) == [(40, 30), (20, 50)]
+
+
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 def test_35_the_first_resize_can_be_that_of_boxed_samples(good_published, interpolation):
     processor = load_checkpoint(good_published)[1]
@@ -180,6 +206,6 @@ def test_35_the_first_resize_can_be_that_of_boxed_samples(good_published, interp
     processor.image_processor.interpolation = interpolation
     picture = tiny_picture(90, 140)
     method = Image.Resampling.BICUBIC if interpolation == "bicubic" else Image.Resampling.BILINEAR
-    expected = torch.from_numpy(np.asarray(picture.resize((280, 280), method)).copy()).permute(2, 0, 1)
+    expected = torch.from_numpy(np.array(picture.resize((280, 280), method))).permute(2, 0, 1)
     pixels = processor([picture], "<image>", return_tensors="pt")["pixel_values"][0]
     assert torch.equal(pixels, expected)

@@ -133,11 +133,19 @@ def test_an_index_that_does_not_fit_its_files(sharded):
     write_map(sharded, a="one.safetensors", c="two.safetensors")
     assert "no file holds, e.g. c" in error_of(read_tensors, sharded)
     write_map(sharded, a="one.safetensors", b="three.safetensors")
-    assert "three.safetensors of the index is missing" in error_of(read_tensors, sharded)
+    message = error_of(read_tensors, sharded)
+    assert "1 of the 2 weight files of its index are missing: 'three.safetensors'; get the" in message
     write_map(sharded, a="../one.safetensors")
     assert "outside the folder" in error_of(read_tensors, sharded)
     (sharded / "model.safetensors.index.json").write_text("{}")
     assert "no usable weight_map" in error_of(read_tensors, sharded)
+
+
+@pytest.mark.parametrize(("read", "name"), [(read_json, "config.json"), (read_header, "x.safetensors")])
+def test_files_that_git_lfs_did_not_fetch_are_named(tmp_path, read, name):
+    path = tmp_path / name
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123\n")
+    assert "a Git LFS pointer, not the file itself; run git lfs pull" in error_of(read, path)
 
 
 def test_json_files(tmp_path):

@@ -188,6 +188,9 @@ def _licence(folder: Path) -> str:
     head = _front_matter(card.read_text(encoding="utf-8", errors="replace")) if card.exists() else {}
     licence = head.get("license_name") or head.get("license")
     if not licence:
+        files = sorted(path.name for path in folder.glob("LICENSE*"))
+        if files:
+            return f"see {files[0]} in the folder (of the weights)"
         return "not stated in the folder; ask whoever published the weights"
     return f"{licence} (the weights, as its model card says)"
 
