@@ -10,25 +10,28 @@ PIP_ARGS ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.ready
+LMMS := .venv-lmms-eval
+NEED_PYTHON = test -n "$(PYTHON)" || { echo "error: no Python >= 3.11 found; install one or use 'make PYTHON=/path/to/python ...'"; exit 2; }
 
-.PHONY: help setup quickstart test test-slow fuzz check format nano clean
+.PHONY: help setup quickstart test test-slow fuzz test-lmms-eval check format nano clean
 
 help:
 	@echo "make quickstart  set up, then ask the bundled model about a 4K picture and show where it looked"
 	@echo "make test        set up, then run the default tests (CPU, no network, no checkpoints)"
 	@echo "make test-slow   the end-to-end tests that the default leaves out"
 	@echo "make fuzz        damaged checkpoints and data, 7,000 cases: only one-line errors may come out"
+	@echo "make test-lmms-eval  run the real lmms-eval, in an environment of its own ($(LMMS))"
 	@echo "make check       format, lint, types, import contracts, wheel contents"
 	@echo "make format      rewrite the files the way 'make check' wants them"
 	@echo "make nano        train the bundled model again (2 CPU cores, under two hours)"
 	@echo "make setup       only the environment, in $(VENV)"
-	@echo "make clean       remove $(VENV) and everything that was built"
+	@echo "make clean       remove $(VENV), $(LMMS) and everything that was built"
 
 setup: $(STAMP)
 
 # Runs again only when the dependencies change.
 $(STAMP): setup.py constraints.txt
-	@test -n "$(PYTHON)" || { echo "error: no Python >= 3.11 found; install one or use 'make PYTHON=/path/to/python ...'"; exit 2; }
+	@$(NEED_PYTHON)
 	@echo "Setting up $(VENV) with $(PYTHON): once, a few minutes, mostly downloads (torch, transformers, deepspeed)."
 	@$(PYTHON) -m venv $(VENV) || { echo "error: '$(PYTHON) -m venv' failed; on Debian or Ubuntu: apt install python3-venv"; exit 2; }
 	$(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[train,eval,dev]"
@@ -46,6 +49,18 @@ test-slow: setup
 fuzz: setup
 	$(PY) -m pytest -m slow tests/llava_compat/test_hostile.py tests/llava_compat/data/test_fuzz.py
 
+# lmms-eval has pins of its own (PyAV, wandb) that do not go with constraints.txt.
+$(LMMS)/.ready: setup.py .ci/lmms-eval.txt
+	@$(NEED_PYTHON)
+	$(PYTHON) -m venv $(LMMS)
+	$(LMMS)/bin/python -m pip install --disable-pip-version-check $(PIP_ARGS) -r .ci/lmms-eval.txt
+	$(LMMS)/bin/python -m pip install --disable-pip-version-check --no-deps lmms-eval==0.7.3
+	$(LMMS)/bin/python -m pip install --disable-pip-version-check --no-build-isolation -e .
+	@touch $@
+
+test-lmms-eval: $(LMMS)/.ready
+	$(LMMS)/bin/python -m pytest -m slow tests/llava_compat/test_lmms_eval_manifest.py
+
 check: setup
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
@@ -62,4 +77,4 @@ nano: setup
 	@echo "Ask it: $(VENV)/bin/vila-hd quickstart --model runs/nano/published"
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(LMMS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

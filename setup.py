@@ -18,9 +18,14 @@ EXTRAS = {
     "demo": ["gradio>=6"],
     "serve": ["fastapi>=0.115", "uvicorn>=0.30"],
     "flash": ["flash-attn>=2.7"],
+    "json": ["llguidance>=1"],
+    "video": ["av>=12"],
+    "lmms-eval": ["lmms-eval>=0.7"],
     "dev": [
+        "av>=12",
         "hypothesis>=6",
         "import-linter>=2.1",
+        "llguidance>=1",
         "mypy>=1.15",
         "pytest>=8",
         "ruff>=0.9",
@@ -61,5 +66,6 @@ setup(
     entry_points={
         "console_scripts": ["vila-hd = vila_hd.cli:main"],
         "vila_hd.checkpoint_formats": ["vila = llava_compat.formats:PublishedFormat"],
+        "lmms_eval.models": ["vila_hd = llava_compat.lmms_eval_manifest:manifests"],
     },
 )

@@ -200,9 +200,7 @@ class _Turn:
         stop: threading.Event | None,
     ) -> Tensor:
         """``(new,)`` ids of the answer."""
-        if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
-            raise VilaHDError(f"max_new_tokens={max_new_tokens!r}: use a number of tokens >= 1")
-        settings = self._settings(max_new_tokens, generation_config)
+        settings = generation_settings(self.model, self.processor, max_new_tokens, generation_config)
         if stop is not None:
             settings["stopping_criteria"] = StoppingCriteriaList([_StopWhenSet(stop)])
         if not self.pictures:
@@ -219,7 +217,8 @@ class _Turn:
             low_res=self._known_low_res(),
             phases=self.phases,
         )
-        self._check_context(max_new_tokens)
+        used = int(self.prefill.attention_mask.sum())
+        check_context(self.model, used, sum(self.prefill.counts))
         with self.phases("language"):
             ids = self.model.generate_from(self.prefill, self.input_ids, streamer=streamer, **settings)
         return ids[0, self.input_ids.shape[1] :]
@@ -231,29 +230,6 @@ class _Turn:
             return None
         # A question at budget 0 kept no keys and values.
         return known if known.cache else None
-
-    def _settings(self, max_new_tokens: int, config: GenerationConfig | None) -> dict[str, Any]:
-        settings: dict[str, Any] = {"generation_config": config, "max_new_tokens": max_new_tokens}
-        tokenizer, own = self.processor.tokenizer, self.model.generation_config
-        if config is None:
-            settings.update(do_sample=False, num_beams=1)
-        if own.eos_token_id is None and (config is None or config.eos_token_id is None):
-            settings["eos_token_id"] = tokenizer.eos_token_id
-        if own.pad_token_id is None and (config is None or config.pad_token_id is None):
-            pad = tokenizer.pad_token_id
-            settings["pad_token_id"] = tokenizer.eos_token_id if pad is None else pad
-        return settings
-
-    def _check_context(self, max_new_tokens: int) -> None:
-        assert self.prefill is not None
-        limit = getattr(self.model.config.text_config, "max_position_embeddings", None)
-        used = int(self.prefill.attention_mask.sum())
-        if limit is not None and used > limit:
-            raise VilaHDError(
-                f"the prompt has {used} tokens, {sum(self.prefill.counts)} of them high-resolution, but the "
-                "language "
-                f"model reads {limit}: use a smaller budget, fewer pictures or a shorter text"
-            )
 
     def answer(self, ids: Tensor) -> Answer:
         """The answer with everything that is known about it."""
@@ -297,6 +273,61 @@ class _Turn:
             low_res_tokens=config.low_res_tokens,
             high_res_tokens=prefill.counts[picture],
             resample=config.vision_config.resample,
+        )
+
+
+def generation_settings(
+    model: VilaHDForConditionalGeneration,
+    processor: VilaHDProcessor,
+    max_new_tokens: int,
+    config: GenerationConfig | None,
+) -> dict[str, Any]:
+    """Arguments of ``generate``, with the ids that end an answer (a list, None where there are none) and pad
+    it: the config's, else the checkpoint's, else the tokenizer's.
+
+    Args:
+        model: gives what the config leaves open.
+        processor: its processor.
+        max_new_tokens: longest answer.
+        config: how to answer; None: greedily.
+
+    Raises:
+        VilaHDError: ``max_new_tokens`` is no number of tokens.
+    """
+    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+        raise VilaHDError(f"max_new_tokens={max_new_tokens!r}: use a number of tokens >= 1")
+    settings: dict[str, Any] = {"generation_config": config, "max_new_tokens": max_new_tokens}
+    if config is None:
+        settings.update(do_sample=False, num_beams=1)
+    tokenizer = processor.tokenizer
+    sources = [source for source in (config, model.generation_config, tokenizer) if source is not None]
+    ends, pad = (
+        next((found for source in sources if (found := getattr(source, name)) is not None), None)
+        for name in ("eos_token_id", "pad_token_id")
+    )
+    if ends is not None:
+        ends = list(ends) if isinstance(ends, list | tuple) else [ends]
+        pad = ends[0] if pad is None else pad
+    settings.update(eos_token_id=ends, pad_token_id=pad)
+    return settings
+
+
+def check_context(model: VilaHDForConditionalGeneration, used: int, high_res: int) -> None:
+    """Refuse a prompt that the language model cannot read.
+
+    Args:
+        model: whose context it must fit.
+        used: tokens of the prompt, visual ones included.
+        high_res: how many of them are high-resolution tokens.
+
+    Raises:
+        VilaHDError: it is too long; names both numbers.
+    """
+    limit = getattr(model.config.text_config, "max_position_embeddings", None)
+    if limit is not None and used > limit:
+        raise VilaHDError(
+            f"the prompt has {used} tokens, {high_res} of them high-resolution, but the language model reads "
+            f"{limit}: use a smaller budget, fewer pictures or a shorter text"
         )
 
 
