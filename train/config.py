@@ -5,60 +5,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from vila_hd import scenes
-
+from .data.config import CanvasConfig, DataConfig, SourceConfig
 from .stages import Component
 
-StageKind = Literal["ps3_pretrain", "align", "sft", "select"]
-"""What is optimised: ``ps3_pretrain`` contrasts regions with captions; ``align`` and ``sft`` predict answers;
-``select`` fits the score map of a question to the box of its answer."""
+__all__ = [
+    "CanvasConfig",
+    "ContrastiveConfig",
+    "DataConfig",
+    "LookConfig",
+    "OptimConfig",
+    "RecipeConfig",
+    "SelectionConfig",
+    "SourceConfig",
+    "StageConfig",
+    "StageKind",
+]
 
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Rendered scenes: picture ``i`` of a run is a pure function of ``(split, seed, i)``."""
-
-    split: Literal["train", "validation"] = "train"
-    """Seed range of the generator; the test range is never trained on."""
-
-    first_picture: int = 0
-    """Number of the first picture inside the split, so that a later stage can start with fresh ones."""
-
-    size: tuple[int, int] = (3840, 2160)
-    """Width and height in pixels."""
-
-    num_objects: int = 12
-    """Signs per picture."""
-
-    tiers: Mapping[scenes.Tier, float] | None = None
-    """Share of each tier of marks; None: the generator's default."""
-
-    items_per_picture: int = 4
-    """Regions (``ps3_pretrain``) or questions (other stages) that share the low-resolution pass of one
-    picture."""
-
-    picture_repeats: int = 1
-    """Times that a rendered picture is used, each time with other items: rendering costs more than a small
-    model."""
-
-    block_size: int = 64
-    """Pictures between two uses of the same one; a process keeps its share of them in memory (25 MB each at
-    4K)."""
-
-    far_share: float = 0.0
-    """Share of questions that need no high resolution (counts, time, place); the others ask for marks."""
-
-    num_workers: int = 0
-    """Loader processes per rank; 0 renders in the training process, best when there are no spare cores."""
-
-    def __post_init__(self) -> None:
-        for name in ("items_per_picture", "picture_repeats", "block_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: use a number >= 1")
-        if not 0 <= self.far_share <= 1:
-            raise ValueError(f"far_share={self.far_share}: use a share from 0 to 1")
-        if self.num_workers < 0:
-            raise ValueError(f"num_workers={self.num_workers}: use a number >= 0")
+StageKind = Literal["ps3_pretrain", "align", "pretrain", "sft", "select"]
+"""What is optimised: ``ps3_pretrain`` contrasts regions with captions; ``align``, ``pretrain`` and ``sft``
+predict answers (by custom they train the projector, also the language model, and everything); ``select`` fits
+the score map of a question to the box of its answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,9 +204,25 @@ class StageConfig:
                 f"data.block_size={self.data.block_size} is not a multiple of "
                 f"global_batch_size={self.global_batch_size}: repeated pictures would change ranks"
             )
+        if self.data.sources:
+            self._check_sources()
         unused = sorted(set(self.optim.component_lr) - set(self.trainable))
         if unused:
             raise ValueError(f"optim.component_lr names {unused}, which 'trainable' does not")
+
+    def _check_sources(self) -> None:
+        if self.stage == "ps3_pretrain":
+            raise ValueError("data.sources: ps3_pretrain learns from regions and captions, not from answers")
+        selection = self.selection
+        if (
+            self.stage == "select"
+            and selection.bottom_up_weight
+            and selection.bottom_up_target == "all_boxes"
+        ):
+            raise ValueError(
+                "selection.bottom_up_target=all_boxes with data.sources: rows say what their question needs, "
+                "not everything that stands out; set selection.bottom_up_weight=0"
+            )
 
     def accumulation_steps(self, ranks: int) -> int:
         """Micro-batches per rank and optimiser step.

@@ -24,6 +24,15 @@ def barrier() -> None:
         dist.barrier()
 
 
+def sum_over_ranks(value: float, device: torch.device) -> float:
+    """Sum of a number over ranks; every rank calls it."""
+    if world_size() == 1:
+        return value
+    total = torch.tensor(value, dtype=torch.float64, device=device)
+    dist.all_reduce(total)
+    return float(total)
+
+
 class _GatherRows(torch.autograd.Function):
     """All-gather along dim 0 whose backward returns the gradient of the *sum of all ranks' losses*."""
 

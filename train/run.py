@@ -110,6 +110,7 @@ def training_arguments(config: StageConfig, folder: Path, *, dry_run: bool = Fal
         activation_checkpointing=config.gradient_checkpointing,
         train_sampling_strategy="sequential",
         dataloader_num_workers=config.data.num_workers,
+        dataloader_prefetch_factor=config.data.prefetch if config.data.num_workers else None,
         dataloader_pin_memory=not cpu,
         dataloader_drop_last=True,
         remove_unused_columns=False,
@@ -135,7 +136,7 @@ def check_supervision(assembly: Assembly, config: StageConfig) -> None:
     supervised = assembly.count_supervised(assembly.collator(rows))
     if not supervised:
         raise VilaHDError(
-            f"stage {config.name}: nothing is supervised in the first {len(rows)} pictures; check the data "
+            f"stage {config.name}: nothing is supervised in the first {len(rows)} rows; check the data "
             "section and the chat template"
         )
 
@@ -157,7 +158,7 @@ def build_trainer(
         trainer.metric_means,
         metrics,
         pictures_per_step=config.global_batch_size,
-        items_per_picture=config.data.items_per_picture,
+        items_per_picture=config.data.samples_per_row,
     )
     trainer.add_callback(log)
     return trainer

@@ -14,9 +14,10 @@ from vila_hd.ps3.resampling import grid_of, scale_size
 from vila_hd.ps3.selection import PatchSelection
 
 from .config import LookConfig, SelectionConfig, StageConfig
-from .distributed import world_size
+from .data.account import Account
+from .distributed import sum_over_ranks, world_size
 from .objectives import contrastive, language, selection
-from .trainer import StepResult
+from .trainer import Step, StepResult
 
 MAX_LOGIT_SCALE = math.log(100.0)
 """Logarithm of the largest factor on similarities, as in the published training."""
@@ -74,11 +75,30 @@ def first_look_of_pictures(look_index: Tensor) -> Tensor:
     return order[starts]
 
 
-def boxes_as_regions(boxes: Tensor) -> Regions:
-    """One box per look; boxes without area are no region."""
-    return Regions.from_boxes(
-        [box[None] if box[2] > box[0] and box[3] > box[1] else box.new_zeros(0, 4) for box in boxes]
-    )
+def box_looks(batch: dict[str, Any]) -> Tensor:
+    """The look that each box of a batch belongs to; without ``box_look``, box i belongs to look i."""
+    found: Tensor | None = batch.get("box_look")
+    return torch.arange(len(batch["boxes"]), device=batch["boxes"].device) if found is None else found
+
+
+def shares_of_pictures(batch: dict[str, Any]) -> Tensor:
+    """The boxes of a batch as shares of their pictures."""
+    return normalised_boxes(batch["boxes"], batch["picture_sizes"][batch["look_index"][box_looks(batch)]])
+
+
+def boxes_as_regions(boxes: Tensor, box_look: Tensor | None = None, looks: int | None = None) -> Regions:
+    """Regions of looks; boxes without area are no region.
+
+    Args:
+        boxes: ``(n, 4)``.
+        box_look: ``(n,)`` the look of each box; None: box i is that of look i.
+        looks: number of looks; None: as many as boxes.
+    """
+    has_area = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    if box_look is None:
+        box_look = torch.arange(len(boxes), device=boxes.device)
+    number = len(boxes) if looks is None else looks
+    return Regions.from_boxes([boxes[(box_look == look) & has_area] for look in range(number)])
 
 
 def bottom_up_targets(batch: dict[str, Any], boxes: Tensor, config: SelectionConfig) -> Regions:
@@ -86,10 +106,12 @@ def bottom_up_targets(batch: dict[str, Any], boxes: Tensor, config: SelectionCon
 
     Args:
         batch: from a collator.
-        boxes: ``(L, 4)`` normalised boxes of its looks.
+        boxes: ``(n, 4)`` its boxes as shares of their pictures.
         config: says which.
     """
     looks, sizes = batch["look_index"], batch["picture_sizes"]
+    if "box_look" in batch:
+        looks = looks[batch["box_look"]]
     if config.bottom_up_target == "all_boxes":
         pairs = zip(batch["all_boxes"], sizes, strict=True)
         return Regions.from_boxes(
@@ -114,13 +136,14 @@ def selection_losses(
         prompt_scores: ``(L, g, g)`` steered by text, against the box of each look.
         saliency_scores: ``(L, g, g)`` without text, against the boxes of each picture, once per picture.
         batch: from a collator.
-        boxes: ``(L, 4)`` normalised boxes of its looks.
+        boxes: ``(n, 4)`` its boxes as shares of their pictures.
         grids: rows and columns of every high-resolution scale.
         config: weights and targets.
     """
     parts = []
     if prompt_scores is not None:
-        part = selection_parts(prompt_scores, boxes_as_regions(boxes), grids, config)
+        targets = boxes_as_regions(boxes, box_looks(batch), len(batch["look_index"]))
+        part = selection_parts(prompt_scores, targets, grids, config)
         parts.append(("top_down", config.top_down_weight, part))
     if saliency_scores is not None:
         first = first_look_of_pictures(batch["look_index"])
@@ -157,6 +180,9 @@ class PretrainStep:
     def __init__(self, config: StageConfig) -> None:
         """Take the losses' weights and the looks' options from ``config``."""
         self.config = config
+
+    def begin(self, batches: Sequence[dict[str, Any]]) -> None:
+        """Nothing is normalised over the whole step."""
 
     def __call__(self, model: nn.Module, batch: dict[str, Any], *, num_items: Tensor | None) -> StepResult:
         """Loss and metrics of one micro-batch."""
@@ -207,32 +233,70 @@ class PretrainStep:
 
 def question_inputs(batch: dict[str, Any]) -> dict[str, Any]:
     """What the multi-modal model reads of a batch of questions."""
-    names = ("input_ids", "attention_mask", "pixel_values", "look_index", "prompt_positions")
-    return {name: batch[name] for name in names}
+    names = ("input_ids", "attention_mask", "pixel_values", "look_index")
+    positions = [name for name in ("prompt_positions", "look_positions") if name in batch]
+    return {name: batch[name] for name in (*names, *positions)}
+
+
+class BoxShares:
+    """Shares of micro-batches in the looks with boxes of a whole optimiser step.
+
+    Rows of data files bring boxes or none, so a mean over micro-batches would weigh their looks unequally.
+    """
+
+    def __init__(self, config: StageConfig) -> None:
+        """Give shares only where rows come from ``data.sources``; rendered scenes count evenly."""
+        self.even = not config.data.sources
+        self.total = 0.0
+
+    def begin(self, batches: Sequence[dict[str, Any]]) -> None:
+        """Count the looks of an optimiser step on all ranks."""
+        if not self.even:
+            self.total = sum_over_ranks(
+                sum(self._count(batch) for batch in batches), batches[0]["labels"].device
+            )
+
+    def of(self, batch: dict[str, Any], steps: int) -> float:
+        """Factor on the mean over the looks of ``batch``.
+
+        The mean over ranks of the sum over ``steps`` micro-batches then is the mean over the whole step.
+        """
+        if self.even:
+            return 1.0 / steps
+        return self._count(batch) * world_size() / max(self.total, 1.0)
+
+    def _count(self, batch: dict[str, Any]) -> int:
+        return len(torch.unique(batch["box_look"])) if "box_look" in batch else 0
 
 
 class LanguageStep:
-    """``align`` and ``sft``: predict the answer; boxes are given to the tower except for looks of its own
-    choice."""
+    """``align``, ``pretrain`` and ``sft``: predict the answer; boxes are given to the tower except for looks
+    of its own choice."""
 
     normalised_over_accumulation = True
 
     def __init__(self, config: StageConfig) -> None:
         """Take the looks' options from ``config``."""
         self.config = config
+        self.shares = BoxShares(config)
+
+    def begin(self, batches: Sequence[dict[str, Any]]) -> None:
+        """Count what the losses of the step are divided by."""
+        self.shares.begin(batches)
 
     def __call__(self, model: nn.Module, batch: dict[str, Any], *, num_items: Tensor | None) -> StepResult:
         """Loss and metrics of one micro-batch."""
         config = self.config
-        boxes = normalised_boxes(batch["boxes"], batch["picture_sizes"][batch["look_index"]])
-        given = shrink_boxes(boxes, config.looks.forced_share) * ~batch["own_choice"][:, None]
+        boxes, box_look = shares_of_pictures(batch), box_looks(batch)
+        given = shrink_boxes(boxes, config.looks.forced_share) * ~batch["own_choice"][box_look][:, None]
         output = model(
             **question_inputs(batch),
             labels=batch["labels"],
             high_res=look_options(config.looks, unwrap(model).config.vision_config),
-            regions=boxes_as_regions(given),
+            regions=boxes_as_regions(given, box_look, len(batch["look_index"])),
             num_items_in_batch=num_items,
             prompt_gradient=config.selection.prompt_gradient,
+            packing=config.data.packing,
         )
         loss = language.rank_share(output.loss, ranks=world_size())
         metrics = {
@@ -241,12 +305,13 @@ class LanguageStep:
             "high_res_patches": mean_patches(output.looks),
         }
         if config.looks.guided_by == "prompt":
-            maps = selection_losses(
-                output.scores, None, batch, boxes, grids=output.looks.grids[0], config=config.selection
-            )
-            metrics |= maps.metrics
+            grids = [] if output.looks is None else output.looks.grids[0]
+            maps = selection_losses(output.scores, None, batch, boxes, grids=grids, config=config.selection)
             # The language part is a share of the whole step already; this one is a mean over the micro-batch.
-            loss = loss + maps.loss / config.accumulation_steps(world_size())
+            steps = config.accumulation_steps(world_size())
+            share = self.shares.of(batch, steps)
+            metrics |= {name: value * share * steps for name, value in maps.metrics.items()}
+            loss = loss + maps.loss * share
         return StepResult(loss, metrics)
 
 
@@ -259,22 +324,56 @@ class SelectStep:
     def __init__(self, config: StageConfig) -> None:
         """Take the losses' weights from ``config``."""
         self.config = config
+        self.shares = BoxShares(config)
+
+    def begin(self, batches: Sequence[dict[str, Any]]) -> None:
+        """Count what the loss of the step is divided by."""
+        self.shares.begin(batches)
 
     def __call__(self, model: nn.Module, batch: dict[str, Any], *, num_items: Tensor | None) -> StepResult:
         """Loss and metrics of one micro-batch."""
-        config, looks = self.config.selection, batch["look_index"]
-        boxes = normalised_boxes(batch["boxes"], batch["picture_sizes"][looks])
+        config = self.config.selection
+        boxes = shares_of_pictures(batch)
         output = model(
             **question_inputs(batch),
             high_res=HighResOptions(guided_by="prompt"),
             saliency=config.bottom_up_weight > 0,
             scores_only=True,
             prompt_gradient=config.prompt_gradient,
+            packing=self.config.data.packing,
         )
-        grids = scale_grids(unwrap(model).config.vision_config, batch["picture_sizes"][0])
-        return selection_losses(
+        height, width = batch["pixel_values"][0].shape[1:]
+        grids = scale_grids(unwrap(model).config.vision_config, (width, height))
+        result = selection_losses(
             output.scores, output.saliency_scores, batch, boxes, grids=grids, config=config
         )
+        # The trainer divides by the number of micro-batches once more.
+        steps = self.config.accumulation_steps(world_size())
+        share = self.shares.of(batch, steps) * steps
+        return StepResult(
+            result.loss * share, {name: value * share for name, value in result.metrics.items()}
+        )
+
+
+class AccountedStep:
+    """A step on rows of data files: also adds up what became of the rows."""
+
+    def __init__(self, step: Step, account: Account) -> None:
+        """Take the reports of the batches of ``step``."""
+        self.step = step
+        self.account = account
+        self.normalised_over_accumulation = step.normalised_over_accumulation
+
+    def begin(self, batches: Sequence[dict[str, Any]]) -> None:
+        """Take the reports; see ``Account.take`` for errors."""
+        for batch in batches:
+            self.account.take(batch["report"])
+        self.step.begin(batches)
+
+    def __call__(self, model: nn.Module, batch: dict[str, Any], *, num_items: Tensor | None) -> StepResult:
+        """Loss and metrics of one micro-batch."""
+        result = self.step(model, batch, num_items=num_items)
+        return StepResult(result.loss, result.metrics | self.account.metrics())
 
 
 def mean_patches(chosen: PatchSelection | None) -> Tensor:
@@ -282,9 +381,9 @@ def mean_patches(chosen: PatchSelection | None) -> Tensor:
     return torch.zeros(()) if chosen is None else (chosen.index >= 0).sum(1).float().mean()
 
 
-def scale_grids(config: PS3VisionConfig, picture_size: Tensor) -> list[tuple[int, int]]:
+def scale_grids(config: PS3VisionConfig, picture_size: tuple[int, int]) -> list[tuple[int, int]]:
     """Rows and columns of every high-resolution scale, for a picture of ``picture_size`` (width, height)."""
-    width, height = picture_size.tolist()
+    width, height = picture_size
     low, patch = config.ps3_scales[0], config.patch_size
     return [
         grid_of(scale_size((height, width), scale, low_scale=low, patch=patch), patch)

@@ -1,5 +1,6 @@
 """A thin ``transformers.Trainer``: the loss of a stage and one optimiser group per component and decay."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -28,6 +29,10 @@ class Step(Protocol):
 
     normalised_over_accumulation: bool
     """Whether the loss already is a share of the whole optimiser step (then micro-batches are summed)."""
+
+    def begin(self, batches: Sequence[dict[str, Any]]) -> None:
+        """See all micro-batches of an optimiser step before the first of them is run."""
+        ...
 
     def __call__(self, model: nn.Module, batch: dict[str, Any], *, num_items: Tensor | None) -> StepResult:
         """Loss and metrics of ``batch``; ``num_items``: supervised tokens of the whole optimiser step."""
@@ -66,6 +71,15 @@ class StageTrainer(Trainer):
         # Trainer counts the supervised tokens of an optimiser step only for models that accept the count.
         self.model_accepts_loss_kwargs = step.normalised_over_accumulation
         self.loss_is_scaled_for_ga = step.normalised_over_accumulation
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], Tensor | int | None]:
+        """The micro-batches of an optimiser step, and the number of their supervised tokens on all ranks."""
+        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if batches:
+            self.step.begin(batches)
+        return batches, num_items
 
     def compute_loss(
         self,

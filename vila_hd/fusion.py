@@ -91,6 +91,22 @@ def check_prompt_positions(positions_B: Tensor, input_ids_BT: Tensor) -> Tensor:
     return positions_B.to(input_ids_BT.device)
 
 
+def check_look_positions(positions_L: Tensor, runs: Runs, columns: int) -> Tensor:
+    """``positions_L`` on the device of ``runs``.
+
+    Raises:
+        VilaHDError: it has another shape, or a position is not behind the placeholders of its look.
+    """
+    positions_L = positions_L.to(runs.end.device)
+    fits = positions_L.shape == runs.end.shape
+    if not fits or bool(((positions_L < runs.end) | (positions_L >= columns)).any()):
+        raise VilaHDError(
+            f"look_positions={positions_L.tolist()}: use one column per look, behind its image tokens "
+            f"(which end at {runs.end.tolist()}) and below {columns}"
+        )
+    return positions_L
+
+
 def check_no_placeholders(input_ids_BT: Tensor, image_token_id: int) -> None:
     """Pass when no placeholder waits for a picture.
 
@@ -213,3 +229,40 @@ def count_shared(mask_BT: Tensor, runs: Runs, counts: Sequence[int], columns: in
         0, runs.row, torch.tensor(list(counts), dtype=torch.long, device=mask_BT.device)
     )
     return torch.minimum((mask_BT & inside_BT).sum(1), mask_BT.sum(1) + inserted_B - 1)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Rows of a batch one after the other, without padding, as one row for a language model.
+
+    Positions start again at 0 with every row. By them, transformers keeps the rows apart: with a
+    block-diagonal mask, or with the rows' lengths where flash attention is used.
+    """
+
+    row: Tensor
+    """``(M,)`` row of each token."""
+
+    column: Tensor
+    """``(M,)`` its column."""
+
+    positions: Tensor
+    """``(1, M)``"""
+
+    shape: tuple[int, int]
+    """Rows and columns of the batch."""
+
+    @classmethod
+    def from_mask(cls, mask_BU: Tensor) -> "Packed":
+        """Pack a batch in which ``mask_BU`` is False at padding."""
+        row_M, column_M = mask_BU.nonzero(as_tuple=True)
+        positions_BU = mask_BU.long().cumsum(1) - 1
+        return cls(row_M, column_M, positions_BU[row_M, column_M][None], (len(mask_BU), mask_BU.shape[1]))
+
+    def pack(self, values_BUD: Tensor) -> Tensor:
+        """``(1, M, D)``"""
+        return values_BUD[self.row, self.column][None]
+
+    def unpack(self, values_1MD: Tensor) -> Tensor:
+        """``(B, U, D)``: zeros at padding."""
+        padded = values_1MD.new_zeros(*self.shape, values_1MD.shape[-1])
+        return padded.index_put((self.row, self.column), values_1MD[0])

@@ -23,12 +23,14 @@ from .errors import VilaHDError
 from .fusion import (
     Layout,
     Runs,
+    check_look_positions,
     check_no_placeholders,
     check_prompt_positions,
     find_prompt_positions,
     find_runs,
     lay_out,
 )
+from .language_passes import LanguagePassesMixin
 from .loss import next_token_loss, scale_logits, supervised_loss
 from .options import HighResOptions
 from .outputs import VilaHDModelOutput, VilaHDOutput, VisualTokens
@@ -45,7 +47,7 @@ Pixels = Tensor | Sequence[Tensor]
 already."""
 
 
-class VilaHDModel(VilaHDPreTrainedModel):
+class VilaHDModel(VilaHDPreTrainedModel, LanguagePassesMixin):
     """The tower, the projector and the language model without its head."""
 
     def __init__(self, config: VilaHDConfig) -> None:
@@ -102,6 +104,8 @@ class VilaHDModel(VilaHDPreTrainedModel):
         scores_only: bool = False,
         always_look: bool = False,
         prompt_gradient: bool = False,
+        look_positions: Tensor | None = None,
+        packing: bool = False,
         **kwargs: Any,
     ) -> VilaHDModelOutput:
         """Run everything but the head.
@@ -125,6 +129,10 @@ class VilaHDModel(VilaHDPreTrainedModel):
                 all ranks must call it equally often, whatever their batches hold.
             prompt_gradient: let the scores' gradient reach the language model; without it, as published, it
                 ends at the prompt head.
+            look_positions: ``(L,)`` column at which the question ends that guides each look, for rows with
+                pictures in several turns; None: the one of its row (``prompt_positions``).
+            packing: run the rows through the language model one after the other as one row, each attending to
+                itself only, so that padding costs nothing; returns the last states only.
             **kwargs: handed to the language model (``output_hidden_states``, ``output_attentions``, ...).
 
         Raises:
@@ -147,21 +155,27 @@ class VilaHDModel(VilaHDPreTrainedModel):
         blank = pixel_values is None
         if pixel_values is None:
             pixel_values, runs = self._blank_picture(input_ids)
-            regions = look_index = None
+            regions = look_index = look_positions = None
             if options.guided_by == "regions":
                 options = replace(options, guided_by=self.config.default_guide, regions=())
         else:
             runs = self.check_runs(input_ids, len(pixel_values), look_index)
         embeds_BTD = self.get_input_embeddings()(input_ids)
+        if look_positions is None:
+            column_L = self.prompt_positions(input_ids, mask_BT, prompt_positions)[runs.row]
+        else:
+            column_L = check_look_positions(look_positions, runs, input_ids.shape[1])
 
         def make_prompt(low_BND: Tensor) -> Tensor:
             with torch.set_grad_enabled(prompt_gradient and torch.is_grad_enabled()):
-                states_BD, _ = self.read_question(
+                states_LD, _ = self.read_question(
                     self.insert_low_res(embeds_BTD, runs, look_index, low_BND, blank=blank),
                     mask_BT,
-                    self.prompt_positions(input_ids, mask_BT, prompt_positions),
+                    runs.row,
+                    column_L,
+                    packing=packing,
                 )
-            return self.projector.prompt(states_BD[runs.row])
+            return self.projector.prompt(states_LD)
 
         visual = self._look(
             pixel_values,
@@ -174,7 +188,7 @@ class VilaHDModel(VilaHDPreTrainedModel):
         )
         if blank:
             return self._forward_blank(
-                embeds_BTD, mask_BT, visual, use_cache, scores_only=scores_only, **kwargs
+                embeds_BTD, mask_BT, visual, use_cache, scores_only=scores_only, packing=packing, **kwargs
             )
         if scores_only:
             return VilaHDModelOutput(visual=visual)
@@ -182,9 +196,7 @@ class VilaHDModel(VilaHDPreTrainedModel):
         assert visual.high is not None
         layout = lay_out(mask_BT, runs, visual.counts or (), padding_side="right")
         fused_BUD = layout.place(self.insert_low_res(embeds_BTD, runs, look_index, visual.low), visual.high)
-        outputs = self.run_language_model(
-            fused_BUD, layout.mask.long(), layout.positions, None, use_cache, **kwargs
-        )
+        outputs = self._run_rows(fused_BUD, layout.mask, use_cache, packing=packing, **kwargs)
         return VilaHDModelOutput(**outputs, visual=visual, layout=layout)
 
     # ---------------------------------------------------------------- parts, also used by generation
@@ -228,41 +240,6 @@ class VilaHDModel(VilaHDPreTrainedModel):
         low_LND = low_LND.to(embeds_BTD)
         column_LN = runs.start[:, None] + torch.arange(low_LND.shape[1], device=runs.start.device)
         return embeds_BTD.index_put((runs.row[:, None].expand_as(column_LN), column_LN), low_LND)
-
-    def read_question(
-        self, embeds_BTD: Tensor, mask_BT: Tensor, positions_B: Tensor, cache: Cache | None = None
-    ) -> tuple[Tensor, int]:
-        """The language model's states ``(B, D)`` where the questions end, and the number of columns that were
-        run."""
-        columns = int(positions_B.max()) + 1
-        mask_BT = mask_BT[:, :columns]
-        outputs = self.run_language_model(
-            embeds_BTD[:, :columns],
-            mask_BT.long(),
-            (mask_BT.long().cumsum(1) - 1).clamp(min=0),
-            cache,
-            cache is not None,
-        )
-        states_BTD = outputs["last_hidden_state"]
-        return states_BTD[torch.arange(len(states_BTD), device=states_BTD.device), positions_B], columns
-
-    def run_language_model(
-        self,
-        embeds: Tensor,
-        mask: Tensor | None,
-        positions: Tensor | None,
-        cache: Cache | None,
-        use_cache: bool | None,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """Outputs of the language model by name."""
-        if self._takes_positions and positions is not None:
-            kwargs["position_ids"] = positions
-        outputs = self.language_model(
-            inputs_embeds=embeds, attention_mask=mask, past_key_values=cache, use_cache=use_cache, **kwargs
-        )
-        names = ("last_hidden_state", "past_key_values", "hidden_states", "attentions")
-        return {name: getattr(outputs, name, None) for name in names}
 
     def project_high_res(
         self,
@@ -357,15 +334,15 @@ class VilaHDModel(VilaHDPreTrainedModel):
         use_cache: bool | None,
         *,
         scores_only: bool,
+        packing: bool,
         **kwargs: Any,
     ) -> VilaHDModelOutput:
         """The text alone, joined with weight zero to everything that a picture would have run through."""
         shown, nothing = visual.without_weight()
         if scores_only:
             return VilaHDModelOutput(visual=shown)
-        positions_BT = (mask_BT.long().cumsum(1) - 1).clamp(min=0)
-        outputs = self.run_language_model(
-            embeds_BTD + nothing.to(embeds_BTD), mask_BT.long(), positions_BT, None, use_cache, **kwargs
+        outputs = self._run_rows(
+            embeds_BTD + nothing.to(embeds_BTD), mask_BT, use_cache, packing=packing, **kwargs
         )
         return VilaHDModelOutput(**outputs, visual=shown)
 

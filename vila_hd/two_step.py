@@ -219,7 +219,8 @@ class TwoStepGenerationMixin(GenerationMixin):
             if given_scores is None and model.wants_prompt(options):
                 with phases("language"):
                     positions_B = model.prompt_positions(input_ids, mask_BT, prompt_positions)
-                    states_BD, columns = model.read_question(embeds_BTD, mask_BT, positions_B, cache)
+                    rows_B = torch.arange(len(positions_B), device=device)
+                    states_BD, columns = model.read_question(embeds_BTD, mask_BT, rows_B, positions_B, cache)
                     prompt = model.projector.prompt(states_BD[runs.row]).to(low.features[0].device)
             tower = model.vision_tower
             index = _owners(look_index, runs, low)

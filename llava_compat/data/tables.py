@@ -7,7 +7,7 @@ open between two reads.
 import bisect
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,21 +51,43 @@ class Table(ABC):
         return None
 
 
-def open_table(path: Path) -> Table:
+class GroupCache:
+    """The row groups that were read last."""
+
+    def __init__(self, capacity: int = KEPT_GROUPS) -> None:
+        self.capacity = capacity
+        self.groups: OrderedDict[tuple[Path, int], Any] = OrderedDict()
+
+    def get(self, path: Path, group: int, load: Callable[[], Any]) -> Any:
+        """A row group, loaded if it is not there."""
+        if (path, group) not in self.groups:
+            while len(self.groups) >= self.capacity:
+                self.groups.popitem(last=False)
+            self.groups[path, group] = load()
+        self.groups.move_to_end((path, group))
+        return self.groups[path, group]
+
+
+def open_table(path: Path, cache: GroupCache | None = None) -> Table:
     """Table of a file, or of all row files of a folder in the order of their names.
+
+    Args:
+        path: the file or folder.
+        cache: keeps row groups of several tables that are read alternately; None: one of its own.
 
     Raises:
         DataError: no such file, one of another kind, or one that may run code.
     """
     if path.is_dir():
-        return Tables([open_table(file) for file in shards_of(path)])
+        cache = cache or GroupCache()
+        return Tables([open_table(file, cache) for file in shards_of(path)])
     suffix = check_kind(path)
     try:
         if suffix in (".json", ".jsonl"):
             return TextTable(path)
         if suffix == ".tar":
             return TarTable(path)
-        return ParquetTable(path) if suffix == ".parquet" else ArrowTable(path)
+        return ParquetTable(path, cache or GroupCache()) if suffix == ".parquet" else ArrowTable(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})", kind="broken file") from error
 
@@ -129,9 +151,9 @@ class TarTable(Table):
 class ParquetTable(Table):
     """A parquet file, read by row group: rows of few groups at a time are cheap, jumps are not."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, cache: GroupCache) -> None:
         self.path = path
-        self.cache: OrderedDict[int, Any] = OrderedDict()
+        self.cache = cache
         try:
             with self._open() as file:
                 meta = file.metadata
@@ -159,22 +181,17 @@ class ParquetTable(Table):
         group = bisect.bisect_right(self.stops, number)
         source = Source(str(self.path), number)
         try:
-            rows = self._group(group)
+            rows = self.cache.get(self.path, group, lambda: self._load(group))
             return source, rows.slice(number - self.stops[group] + self.sizes[group], 1).to_pylist()[0]
         except column_errors() as error:
             return source, broken_columns(source, error)
 
-    def _group(self, group: int) -> Any:
-        if group not in self.cache:
-            while len(self.cache) >= KEPT_GROUPS:
-                self.cache.popitem(last=False)
-            with self._open() as file:
-                # Threads of a process that was forked from this one would wait for ever.
-                rows = file.read_row_group(group, use_threads=False)
-            rows.validate(full=True)
-            self.cache[group] = rows
-        self.cache.move_to_end(group)
-        return self.cache[group]
+    def _load(self, group: int) -> Any:
+        with self._open() as file:
+            # Threads of a process that was forked from this one would wait for ever.
+            rows = file.read_row_group(group, use_threads=False)
+        rows.validate(full=True)
+        return rows
 
 
 class ArrowTable(Table):

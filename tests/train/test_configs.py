@@ -55,7 +55,7 @@ def test_stages_of_a_recipe_follow_each_other(path, smoke, tmp_path):
         (["optim.lr=0"], "lr=0.0"),
         (["contrastive.global_share=2"], "global_share=2.0"),
         (["data.picture_repeats=2", "data.block_size=25"], "data.block_size=25"),
-        (["stage=pretrain"], "stage: expected one of 'ps3_pretrain'"),
+        (["stage=finetune"], "stage: expected one of 'ps3_pretrain'"),
         (["looks.forced_share=0"], "forced_share=0.0"),
         (["max_steps=0"], "max_steps=0"),
     ],

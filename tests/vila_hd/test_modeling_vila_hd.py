@@ -9,6 +9,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from vila_hd import HighResOptions, VilaHDConfig, VilaHDError, VilaHDForConditionalGeneration
+from vila_hd.fusion import find_prompt_positions
 from vila_hd.processing_vila_hd import VilaHDProcessor
 from vila_hd.ps3 import Regions
 from vila_hd.testing import (
@@ -350,3 +351,46 @@ def test_default_budget_of_the_checkpoint_is_used(processor: VilaHDProcessor) ->
     inputs = prepare(processor, CHATS[:1])
     with torch.no_grad():
         assert tiny_model(config)(**inputs).looks.index.shape[1] == 24
+
+
+@pytest.mark.parametrize("options", OPTIONS[:3], ids=lambda o: f"{o.budget}")
+@torch.no_grad()
+def test_packed_states_equal_padded_ones(
+    any_model: VilaHDForConditionalGeneration, processor: VilaHDProcessor, options: HighResOptions
+) -> None:
+    inputs = prepare(processor, CHATS)
+    inputs.pop("image_sizes")
+    padded = any_model.model(**inputs, high_res=options)
+    packed = any_model.model(**inputs, high_res=options, packing=True)
+    mask = padded.layout.mask
+    assert torch.equal(packed.layout.mask, mask)
+    torch.testing.assert_close(
+        packed.last_hidden_state[mask], padded.last_hidden_state[mask], atol=2e-4, rtol=1e-4
+    )
+    assert not packed.last_hidden_state[~mask].any()
+    if options.budget:
+        torch.testing.assert_close(packed.visual.scores, padded.visual.scores, atol=2e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_every_look_may_have_its_own_question(
+    model: VilaHDForConditionalGeneration, processor: VilaHDProcessor
+) -> None:
+    inputs = prepare(processor, CHATS)
+    inputs.pop("image_sizes")
+    options = HighResOptions(budget=40)
+    last = model(**inputs, high_res=options)
+    ends = find_prompt_positions(
+        inputs["input_ids"], inputs["attention_mask"].bool(), model.config.prompt_end_ids
+    )
+    given = ends[[0, 0, 2]]
+    same = model(**inputs, high_res=options, look_positions=given)
+    torch.testing.assert_close(same.scores, last.scores)
+    # The second picture of the first row is looked at with another word of the question in mind.
+    other = model(**inputs, high_res=options, look_positions=given - torch.tensor([0, 3, 0]))
+    torch.testing.assert_close(other.scores[[0, 2]], last.scores[[0, 2]])
+    assert not torch.allclose(other.scores[1], last.scores[1])
+    with pytest.raises(VilaHDError, match=r"look_positions=\[0, "):
+        model(**inputs, high_res=options, look_positions=given * torch.tensor([0, 1, 1]))
+    with pytest.raises(VilaHDError, match="one column per look"):
+        model(**inputs, high_res=options, look_positions=given[:2])

@@ -12,7 +12,12 @@ from vila_hd.processing_vila_hd import VilaHDProcessor
 from vila_hd.ps3.tokenization_ps3 import PS3Tokenizer
 from vila_hd.supervision import ConversationEncoder
 
+from .account import Report
+from .samples import Sample
 from .scenes import Picture, Questions, Regions
+
+BOX_UNIT = 64
+"""Parts of a pixel in which boxes of rows are given, as whole numbers."""
 
 
 def _picture_tensors(pictures: Sequence[Picture], items: Sequence[int]) -> dict[str, Any]:
@@ -115,6 +120,54 @@ class QuestionCollator:
         return ids, labels, position
 
 
+class SampleCollator:
+    """Batches of rows: one sequence each, with any number of pictures, also none in the whole batch.
+
+    Every picture is looked at once; ``box_look`` says which look a box belongs to.
+    """
+
+    def __init__(self, pad_token_id: int) -> None:
+        """Pad with ``pad_token_id``, on the right: what follows a question is not read to choose patches."""
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """Batch of ``samples``. When one of them could not be made there is none, and ``report`` says why."""
+        report = Report.merge(sample.report for sample in samples)
+        if report.failure is not None:
+            return {"report": report, "labels": torch.full((1, 1), IGNORE_INDEX)}
+        length = max(len(sample.input_ids) for sample in samples)
+        sizes = [size for sample in samples for size in sample.sizes]
+        boxes = [entry for sample in samples for entry in sample.boxes]
+        pixels = [picture for sample in samples for picture in sample.pictures]
+        unit_boxes = [
+            torch.tensor(entry, dtype=torch.float64).view(-1, 4).mul(BOX_UNIT).round().long()
+            for entry in boxes
+        ]
+        counts = torch.tensor([len(entry) for entry in boxes], dtype=torch.long)
+        return {
+            "report": report,
+            "pixel_values": pixels or None,
+            "look_index": torch.arange(len(pixels)),
+            "picture_sizes": torch.tensor(sizes, dtype=torch.long).view(-1, 2) * BOX_UNIT,
+            "all_boxes": unit_boxes,
+            "boxes": torch.cat([torch.zeros(0, 4, dtype=torch.long), *unit_boxes]),
+            "box_look": torch.arange(len(boxes)).repeat_interleave(counts),
+            "own_choice": torch.tensor(
+                [x for sample in samples for x in sample.own_choice], dtype=torch.bool
+            ),
+            "input_ids": _right_pad([sample.input_ids for sample in samples], length, self.pad_token_id),
+            "attention_mask": _right_pad([(1,) * len(s.input_ids) for s in samples], length, 0),
+            "labels": _right_pad([sample.labels for sample in samples], length, IGNORE_INDEX),
+            "look_positions": torch.tensor(
+                [place for sample in samples for place in sample.look_positions], dtype=torch.long
+            ),
+        }
+
+
+def _right_pad(rows: Sequence[Sequence[int]], length: int, value: int) -> Tensor:
+    return torch.tensor([[*row, *[value] * (length - len(row))] for row in rows], dtype=torch.long)
+
+
 def _left_pad(rows: Sequence[Tensor], length: int, value: int) -> Tensor:
     padded = torch.full((len(rows), length), value, dtype=torch.long)
     for i, row in enumerate(rows):
@@ -122,4 +175,4 @@ def _left_pad(rows: Sequence[Tensor], length: int, value: int) -> Tensor:
     return padded
 
 
-__all__ = ["QuestionCollator", "RegionCollator"]
+__all__ = ["BOX_UNIT", "QuestionCollator", "RegionCollator", "SampleCollator"]

@@ -15,7 +15,7 @@ from PIL import Image
 from llava_compat.data import DataError, ReadOptions, open_mixture, open_rows, read_mixture, read_registry
 from llava_compat.data import files as files_module
 from llava_compat.data.files import iterate_records
-from llava_compat.data.tables import ParquetTable, open_table
+from llava_compat.data.tables import GroupCache, open_table
 
 ROWS: list[dict[str, Any]] = [{"id": f"r\u00e9{i}", "q": "Why?" * (i + 1), "a": "So."} for i in range(23)]
 
@@ -90,13 +90,15 @@ def test_columns(kind: str, tmp_path: Path) -> None:
     assert check(path) == len(ROWS)
 
 
-def test_parquet_keeps_few_groups(tmp_path: Path) -> None:
-    path = tmp_path / "rows.parquet"
-    pyarrow.parquet.write_table(pa.Table.from_pylist(ROWS), path, row_group_size=2)
-    table = ParquetTable(path)
+def test_few_row_groups_of_all_shards_stay_in_memory(tmp_path: Path) -> None:
+    for number in range(3):
+        path = tmp_path / f"{number}.parquet"
+        pyarrow.parquet.write_table(pa.Table.from_pylist(ROWS), path, row_group_size=6)
+    cache = GroupCache(capacity=3)
+    table = open_table(tmp_path, cache)
     for number in range(len(table)):
         table.read(number)
-    assert len(table.cache) == 4
+    assert [(path.name, group) for path, group in cache.groups] == [("2.parquet", i) for i in (1, 2, 3)]
 
 
 def test_tar(tmp_path: Path) -> None:
