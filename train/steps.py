@@ -299,8 +299,9 @@ class LanguageStep:
             packing=config.data.packing,
         )
         loss = language.rank_share(output.loss, ranks=world_size())
+        steps = config.accumulation_steps(world_size())
         metrics = {
-            "language": loss.detach(),
+            "language": loss.detach() * steps,
             "exact_match": language.exact_match(output.supervised_logits, batch["labels"]),
             "high_res_patches": mean_patches(output.looks),
         }
@@ -308,7 +309,6 @@ class LanguageStep:
             grids = [] if output.looks is None else output.looks.grids[0]
             maps = selection_losses(output.scores, None, batch, boxes, grids=grids, config=config.selection)
             # The language part is a share of the whole step already; this one is a mean over the micro-batch.
-            steps = config.accumulation_steps(world_size())
             share = self.shares.of(batch, steps)
             metrics |= {name: value * share * steps for name, value in maps.metrics.items()}
             loss = loss + maps.loss * share

@@ -92,7 +92,9 @@ class StageTrainer(Trainer):
         eval_frozen_modules(self.model)
         num_items = None if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
         result = self.step(model, inputs, num_items=num_items)
-        self.metric_means.add({"loss": result.loss, **result.metrics})
+        # A share of the whole optimiser step is small; the log tells its mean.
+        shares = self.args.gradient_accumulation_steps if self.step.normalised_over_accumulation else 1
+        self.metric_means.add({"loss": result.loss * shares, **result.metrics})
         return (result.loss, result) if return_outputs else result.loss
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
