@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from .problems import DataError, Record, Source
 
@@ -39,6 +39,17 @@ class Group:
     members: tuple[Member, ...]
 
 
+class _Header(tarfile.TarInfo):
+    """A header whose size is one: with others, tarfile reads the same place again and again."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        if header.size < 0:
+            raise tarfile.ReadError(f"a file of {header.size} bytes")
+        return header
+
+
 def iterate_tar(path: Path) -> Iterator[Record]:
     """Rows of an archive."""
     index = 0
@@ -60,9 +71,11 @@ def scan_tar(path: Path) -> Iterator[Group]:
     members: list[Member] = []
     number = 0
     try:
-        with tarfile.open(path, "r:") as archive:
+        with tarfile.open(path, "r:", tarinfo=_Header) as archive:
             for entry in archive:
-                if not entry.isfile():
+                if entry.size < 0:  # from an extended header, which is read later
+                    raise tarfile.ReadError(f"a file of {entry.size} bytes")
+                if not entry.isfile() or entry.issparse():
                     continue
                 folder, _, name = entry.name.rpartition("/")
                 stem, dot, suffix = name.partition(".")

@@ -1,7 +1,9 @@
 """Hostile rows, files, registries and paths: a row that fulfils every promise, or ``VilaHDError``."""
 
+import io
 import json
 import os
+import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -190,6 +192,43 @@ COLUMN_FILES = st.sampled_from(["parquet", "arrow"]).flatmap(
     lambda k: damaged(COLUMNS[k]).map(lambda c: (k, c))
 )
 
+
+def _member(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    archive.addfile(info, io.BytesIO(content))
+
+
+def _archive() -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for record in RECORDS:
+            _member(archive, f"{record.get('id', 'x')}.json", json.dumps(record).encode())
+        _member(archive, "deep/" + "n" * 120 + ".txt", b"a wall")  # with an extended header
+        _member(archive, "b.png", b"no picture")
+    return content.getvalue()
+
+
+ARCHIVE = _archive()
+SIZES = st.integers(-(2**70), 2**70) | st.sampled_from([-512, -1024, -1536, 0, 1, 511, 2**40])
+
+
+@st.composite
+def archives(draw: Callable[..., Any]) -> bytes:
+    """``ARCHIVE`` damaged, or with a header of another size or kind whose checksum is right."""
+    content = draw(damaged(ARCHIVE))
+    for _ in range(draw(st.integers(0, 2))):
+        at = 512 * draw(st.integers(0, max(0, len(content) // 512 - 1)))
+        header = bytearray(content[at : at + 512].ljust(512, b"\0"))
+        size = draw(SIZES)
+        header[124:136] = (b"\xff" if size < 0 else b"\x80") + (size % 256**11).to_bytes(11, "big")
+        header[156:157] = draw(st.sampled_from([b"0", b"5", b"2", b"x", b"g", b"L", b"S", b"\0"]))
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+        content = content[:at] + bytes(header) + content[at + 512 :]
+    return content
+
+
 NAMES = st.sampled_from(["a", "b", "m"]) | TEXTS
 ENTRY = st.dictionaries(
     st.sampled_from(["_target_", "data_path", "media_dir", "is_video", "no_system_prompt", "system_prompt"])
@@ -230,6 +269,21 @@ PATHS = st.lists(
 ).map("/".join)
 
 
+@pytest.mark.parametrize("size", [-1, -512, -1024, -(10**6), 2**60])
+def test_sizes_that_lead_back_are_refused(size: int) -> None:
+    """tarfile would read such a place for ever."""
+    header = bytearray(ARCHIVE[:512])
+    header[124:136] = (b"\xff" if size < 0 else b"\x80") + (size % 256**11).to_bytes(11, "big")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    problems: list[DataError] = []
+    with file_of(ARCHIVE[:1024] + bytes(header) + bytes(1024), "r.tar") as path:
+        rows = list(read_rows(path, on_problem=problems.append))
+    assert len(rows) <= 1
+    assert problems
+    assert all("\n" not in str(problem) for problem in problems)
+
+
 class TestDefault:
     """Few cases, in every run."""
 
@@ -247,6 +301,11 @@ class TestDefault:
     @given(file=COLUMN_FILES)
     def test_column_files(self, file: tuple[str, bytes]) -> None:
         check_file(file[1], f"r.{file[0]}")
+
+    @settings(max_examples=40, deadline=None)
+    @given(content=archives())
+    def test_archives(self, content: bytes) -> None:
+        check_file(content, "r.tar")
 
     @settings(max_examples=30, deadline=None)
     @given(text=YAML_TEXT, mixture=MIXTURES)
@@ -277,6 +336,11 @@ class TestAtLength:
     @given(file=COLUMN_FILES)
     def test_column_files(self, file: tuple[str, bytes]) -> None:
         check_file(file[1], f"r.{file[0]}")
+
+    @settings(max_examples=800, deadline=None)
+    @given(content=archives())
+    def test_archives(self, content: bytes) -> None:
+        check_file(content, "r.tar")
 
     @settings(max_examples=500, deadline=None)
     @given(text=YAML_TEXT, mixture=MIXTURES)
