@@ -30,13 +30,14 @@ from vila_hd.scenes import build_scene_tokenizer
 from .config import StageConfig, StageKind
 from .data.account import Account
 from .data.collators import QuestionCollator, RegionCollator, SampleCollator
+from .data.regions import RealRegionDataset
 from .data.samples import SampleDataset
 from .data.scenes import QuestionDataset, RegionDataset
 from .data.sequences import SequenceEncoder
 from .data.sources import open_sources
 from .objectives import language
 from .stage_files import ModelFile, load_model_file
-from .steps import AccountedStep, LanguageStep, PretrainStep, SelectStep, look_options
+from .steps import MAX_LOGIT_SCALE, AccountedStep, LanguageStep, PretrainStep, SelectStep, look_options
 from .trainer import Step
 
 DEFAULT_MAX_LENGTH = 8192
@@ -48,7 +49,7 @@ class Assembly:
     """The parts of one stage."""
 
     model: nn.Module
-    dataset: RegionDataset | QuestionDataset | SampleDataset
+    dataset: RegionDataset | RealRegionDataset | QuestionDataset | SampleDataset
     collator: Callable[[list[Any]], dict[str, Any]]
     step: Step
     count_supervised: Callable[[dict[str, Any]], int]
@@ -88,25 +89,48 @@ def _assemble_pretrain(config: StageConfig, ranks: int) -> Assembly:
         image_processor = PS3ImageProcessor.from_pretrained(config.model)
 
     def save(folder: Path, state: dict[str, Tensor]) -> None:
-        model.save_pretrained(folder, state_dict=state)
+        # What the loss used: it limits the scale that it is given.
+        scale = state["logit_scale"].clamp(0.0, MAX_LOGIT_SCALE)
+        model.save_pretrained(folder, state_dict={**state, "logit_scale": scale})
         tokenizer.save_pretrained(folder, copy_tokenizer=True)
         image_processor.save_pretrained(folder)
 
-    dataset = RegionDataset(
+    return Assembly(
+        model=model,
+        dataset=region_dataset(config, side=model.config.vision_config.ps3_scales[-1], ranks=ranks),
+        collator=RegionCollator(tokenizer),
+        step=PretrainStep(config),
+        count_supervised=lambda batch: len(batch["is_global"]),
+        save=save,
+    )
+
+
+def region_dataset(config: StageConfig, *, side: int, ranks: int) -> RegionDataset | RealRegionDataset:
+    """Rows of ``ps3_pretrain``: of files if the stage names some, else rendered.
+
+    Args:
+        config: the stage.
+        side: largest scale of the tower in pixels.
+        ranks: processes that share the rows.
+    """
+    contrast = config.contrastive
+    if config.data.regions is not None:
+        return RealRegionDataset(
+            config.data.regions,
+            rows=_rows(config),
+            seed=config.seed,
+            side=side,
+            items_per_picture=config.data.items_per_picture,
+            global_share=contrast.global_share,
+            global_instead=contrast.global_instead,
+        )
+    return RegionDataset(
         config.data,
         rows=_rows(config),
         seed=config.seed,
         ranks=ranks,
-        global_share=config.contrastive.global_share,
-        swapped_captions=config.contrastive.swapped_captions,
-    )
-    return Assembly(
-        model=model,
-        dataset=dataset,
-        collator=RegionCollator(tokenizer),
-        step=PretrainStep(config),
-        count_supervised=lambda batch: int((~batch["is_global"]).sum()),
-        save=save,
+        global_share=contrast.global_share,
+        swapped_captions=contrast.swapped_captions,
     )
 
 

@@ -60,6 +60,10 @@ class ContrastiveConfig:
     """Share of pictures that also contribute a pair of whole picture (low-resolution pass only) and global
     caption."""
 
+    global_instead: bool = False
+    """Whether such a picture contributes that pair alone, as published, and none of its regions. Real data
+    only."""
+
     intra_image_negatives: bool = False
     """Whether other regions of the same picture count as negatives. Equal captions never do."""
 
@@ -204,6 +208,7 @@ class StageConfig:
                 f"data.block_size={self.data.block_size} is not a multiple of "
                 f"global_batch_size={self.global_batch_size}: repeated pictures would change ranks"
             )
+        self._check_regions()
         if self.data.sources:
             self._check_sources()
         unused = sorted(set(self.optim.component_lr) - set(self.trainable))
@@ -222,6 +227,20 @@ class StageConfig:
             raise ValueError(
                 "selection.bottom_up_target=all_boxes with data.sources: rows say what their question needs, "
                 "not everything that stands out; set selection.bottom_up_weight=0"
+            )
+
+    def _check_regions(self) -> None:
+        """Choices that belong to files of regions, or to scenes."""
+        if self.data.regions is None:
+            if self.contrastive.global_instead:
+                raise ValueError("contrastive.global_instead=true: only with data.regions")
+            return
+        if self.stage != "ps3_pretrain":
+            raise ValueError(f"data.regions with stage={self.stage!r}: only 'ps3_pretrain' reads regions")
+        if self.contrastive.swapped_captions:
+            raise ValueError(
+                f"contrastive.swapped_captions={self.contrastive.swapped_captions} with data.regions: only "
+                "captions of scenes can be swapped; use 0"
             )
 
     def accumulation_steps(self, ranks: int) -> int:

@@ -36,7 +36,12 @@ def shrink_boxes(boxes: Tensor, share: float) -> Tensor:
 
 
 def selection_parts(
-    scores: Tensor, regions: Regions, grids: Sequence[tuple[int, int]], config: SelectionConfig
+    scores: Tensor,
+    regions: Regions,
+    grids: Sequence[tuple[int, int]],
+    config: SelectionConfig,
+    *,
+    over_ranks: bool = False,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The losses of score maps against boxes by name, and the share of best cells inside.
 
@@ -45,6 +50,7 @@ def selection_parts(
         regions: the boxes of each look.
         grids: rows and columns of every high-resolution scale.
         config: weights, and the grids to compare on.
+        over_ranks: weigh every look with a box alike, whichever rank has it; every rank must call this.
     """
     cells = regions.on_grid(*scores.shape[1:])
     maps, targets = [scores], [cells]
@@ -58,6 +64,9 @@ def selection_parts(
     if config.rank_weight:
         losses["rank"] = config.rank_weight * selection.rank_loss(scores, cells)
     with_box = cells.flatten(1).any(1)
+    if over_ranks:
+        share = selection.rank_share(with_box)
+        losses = {name: value * share for name, value in losses.items()}
     hits = (
         selection.hit_rate(scores[with_box], cells[with_box])
         if bool(with_box.any())
@@ -67,8 +76,7 @@ def selection_parts(
 
 
 def first_look_of_pictures(look_index: Tensor) -> Tensor:
-    """Positions of the first look at each picture, pictures ascending; looks must be numbered without
-    gaps."""
+    """Positions of the first look at each picture that has one, pictures ascending."""
     order = torch.argsort(look_index, stable=True)
     starts = torch.ones_like(order, dtype=torch.bool)
     starts[1:] = look_index[order][1:] != look_index[order][:-1]
@@ -129,6 +137,7 @@ def selection_losses(
     *,
     grids: Sequence[tuple[int, int]],
     config: SelectionConfig,
+    over_ranks: bool = False,
 ) -> StepResult:
     """Weighted losses of the score maps that there are, and their parts.
 
@@ -139,15 +148,18 @@ def selection_losses(
         boxes: ``(n, 4)`` its boxes as shares of their pictures.
         grids: rows and columns of every high-resolution scale.
         config: weights and targets.
+        over_ranks: see :func:`selection_parts`.
     """
     parts = []
     if prompt_scores is not None:
         targets = boxes_as_regions(boxes, box_looks(batch), len(batch["look_index"]))
-        part = selection_parts(prompt_scores, targets, grids, config)
+        part = selection_parts(prompt_scores, targets, grids, config, over_ranks=over_ranks)
         parts.append(("top_down", config.top_down_weight, part))
     if saliency_scores is not None:
         first = first_look_of_pictures(batch["look_index"])
-        part = selection_parts(saliency_scores[first], bottom_up_targets(batch, boxes, config), grids, config)
+        # Pictures without a look have no map.
+        target = bottom_up_targets(batch, boxes, config).subset(batch["look_index"][first].tolist())
+        part = selection_parts(saliency_scores[first], target, grids, config, over_ranks=over_ranks)
         parts.append(("bottom_up", config.bottom_up_weight, part))
     loss = boxes.new_zeros((), dtype=torch.float32)
     metrics: dict[str, Tensor] = {}
@@ -170,6 +182,19 @@ def look_options(config: LookConfig, vision: PS3VisionConfig) -> HighResOptions:
     return HighResOptions(
         budget=config.passes * patches, per_scale=config.per_scale, guided_by=config.guided_by
     )
+
+
+def without_global_looks(
+    batch: dict[str, Any], boxes: Tensor, close: Tensor
+) -> tuple[dict[str, Any], Tensor]:
+    """Batch and normalised boxes of the looks ``close``; whole pictures have no selection loss.
+
+    When all looks are of whole pictures, one is in ``close`` all the same; it has no target.
+    """
+    only_whole = bool(batch["is_global"][close].all())
+    all_boxes = [entry[:0] if only_whole else entry for entry in batch["all_boxes"]]
+    close = close.to(batch["look_index"].device)
+    return {**batch, "look_index": batch["look_index"][close], "all_boxes": all_boxes}, boxes[close]
 
 
 class PretrainStep:
@@ -220,6 +245,8 @@ class PretrainStep:
         }
         assert output.vision is not None
         assert output.vision.selection is not None
+        if output.close_looks is not None:
+            batch, boxes = without_global_looks(batch, boxes, output.close_looks)
         maps = selection_losses(
             output.prompt_scores,
             output.saliency_scores,
@@ -227,6 +254,7 @@ class PretrainStep:
             boxes,
             grids=output.vision.selection.grids[0],
             config=config.selection,
+            over_ranks=True,
         )
         return StepResult(loss + maps.loss, metrics | maps.metrics)
 

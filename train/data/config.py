@@ -7,6 +7,8 @@ from typing import Literal
 
 from vila_hd import scenes
 
+from ..region_config import RegionDataConfig
+
 
 @dataclass(frozen=True, kw_only=True)
 class CanvasConfig:
@@ -133,6 +135,10 @@ class DataConfig:
 
     far_share: float = 0.0
     """Share of questions that need no high resolution (counts, time, place); the others ask for marks."""
+
+    regions: RegionDataConfig | None = None
+    """Pictures with captioned regions instead of scenes (``ps3_pretrain``); of the options of scenes, only
+    ``items_per_picture`` counts then."""
 
     num_workers: int = 0
     """Loader processes per rank; 0 prepares samples in the training process, best when there are no spare

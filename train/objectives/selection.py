@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..distributed import sum_over_ranks, world_size
+
 DICE_SCALE = 100.0
 DICE_EPS = 1e-6
 LOGIT_EPS = 1e-6
@@ -101,6 +103,18 @@ def selection_loss(
         ).mean()
         dice_part = torch.stack([dice(p, t) for p, t in pairs]).mean()
     return bce, dice_weight * dice_part
+
+
+def rank_share(counted_L: Tensor) -> float:
+    """Factor on this rank's mean over its counted looks, so that the mean over ranks is that over all looks.
+
+    Exactly 1 when every rank has as many.
+
+    Args:
+        counted_L: bool, the looks that carry loss.
+    """
+    mine = int(counted_L.sum())
+    return mine * world_size() / max(sum_over_ranks(mine, counted_L.device), 1)
 
 
 def maps_to_targets(maps_LHW: Tensor, grids: Sequence[tuple[int, int]]) -> list[Tensor]:

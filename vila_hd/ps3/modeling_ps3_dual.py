@@ -34,7 +34,8 @@ _HUB_ARGUMENTS = ("revision", "local_files_only", "token", "cache_dir", "subfold
 
 @dataclass
 class PS3Output(ModelOutput):
-    """What contrastive pre-training needs from one call. Row i of every field belongs to look i."""
+    """What contrastive pre-training needs from one call. Row i of the vectors belongs to look i, row i of the
+    scores to look ``close_looks[i]``: texts about whole pictures need no choice of patches."""
 
     image_embeds: Tensor | None = None
     """``(L, O)``, not normalised: the pooled high-resolution patches in the look's region, or the pooled
@@ -44,10 +45,13 @@ class PS3Output(ModelOutput):
     """``(T, O)``, not normalised; T = L without ``text_index``."""
 
     prompt_scores: Tensor | None = None
-    """``(L, g, g)``: how interesting each low-resolution cell is for the text."""
+    """``(C, g, g)``: how interesting each low-resolution cell is for the text."""
 
     saliency_scores: Tensor | None = None
-    """``(L, g, g)``: how interesting it is without a text."""
+    """``(C, g, g)``: how interesting it is without a text."""
+
+    close_looks: Tensor | None = None
+    """``(C,)`` long: the looks that had a high-resolution pass, ascending; None: all of them."""
 
     logit_scale: Tensor | None = None
     """The logarithm of the factor on cosine similarities."""
@@ -199,7 +203,8 @@ class PS3Model(PS3PreTrainedModel):
             text_index: ``(L,)`` the text of every look, so that looks share texts and other texts are just
                 encoded; None: look i belongs to text i.
             is_global: ``(L,)`` bool: texts about the whole picture, compared with the pooled low-resolution
-                tokens.
+                tokens. They skip the high-resolution pass (but for one look when all are: every rank must
+                run the same modules).
             saliency: also compute the scores without a text.
 
         Raises:
@@ -210,24 +215,38 @@ class PS3Model(PS3PreTrainedModel):
             raise VilaHDError(
                 "text config: pool_type='none' keeps every token; contrastive training needs one vector"
             )
+        prompt = text.prompt if text_index is None else text.prompt[text_index]
+        close = _close_looks(is_global, len(prompt))
+        pool_regions = regions if pool_regions is None else pool_regions
+        index = look_index
+        if close is not None:
+            index = close if look_index is None else look_index.to(close.device)[close]
+            prompt = prompt[close]
+            regions, pool_regions = (
+                None if entry is None else entry.subset(close.tolist()) for entry in (regions, pool_regions)
+            )
         vision = self.vision_model(
             pixel_values,
-            text.prompt if text_index is None else text.prompt[text_index],
+            prompt,
             options=options,
             regions=regions,
-            look_index=look_index,
+            look_index=index,
             layers=(),
             pool=True,
-            pool_regions=regions if pool_regions is None else pool_regions,
+            pool_regions=pool_regions,
             saliency=saliency,
         )
         image_embeds = vision.pooled_output
         if is_global is not None and vision.high is not None:
-            if is_global.shape != (len(image_embeds),):
-                raise VilaHDError(f"is_global has shape {tuple(is_global.shape)}: use ({len(image_embeds)},)")
             low = vision.low.pooled if look_index is None else vision.low.pooled[look_index]
+            if close is not None:
+                image_embeds = low.index_copy(0, close, image_embeds.to(low.dtype))
+            # Also without any global look: every rank must run the same modules backward.
             image_embeds = torch.where(is_global.bool()[:, None], low, image_embeds)
+        elif close is not None:
+            image_embeds = vision.low.pooled if look_index is None else vision.low.pooled[look_index]
         return PS3Output(
+            close_looks=close,
             image_embeds=image_embeds,
             text_embeds=text.pooled_output,
             prompt_scores=vision.prompt_scores,
@@ -237,6 +256,22 @@ class PS3Model(PS3PreTrainedModel):
             vision=vision,
             text=text,
         )
+
+
+def _close_looks(is_global: Tensor | None, looks: int) -> Tensor | None:
+    """Positions of the looks that need a high-resolution pass, at least one; None: all looks do.
+
+    Raises:
+        VilaHDError: ``is_global`` has another length.
+    """
+    if is_global is None:
+        return None
+    if is_global.shape != (looks,):
+        raise VilaHDError(f"is_global has shape {tuple(is_global.shape)}: use ({looks},)")
+    if not bool(is_global.any()):
+        return None
+    close = (~is_global.bool()).nonzero()[:, 0]
+    return close if len(close) else close.new_zeros(1)
 
 
 AutoModel.register(PS3TextConfig, PS3TextModel, exist_ok=True)

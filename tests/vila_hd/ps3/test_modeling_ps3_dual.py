@@ -147,7 +147,31 @@ def test_global_texts_are_compared_with_the_whole_picture():
     output = model(some_pixels(2), some_ids(2), is_global=torch.tensor([True, False]))
     plain = model(some_pixels(2), some_ids(2))
     assert torch.equal(output.image_embeds[0], output.vision.low.pooled[0])
-    assert torch.equal(output.image_embeds[1], plain.image_embeds[1])
+    assert torch.allclose(output.image_embeds[1], plain.image_embeds[1], atol=1e-5)
+    assert torch.allclose(output.prompt_scores, plain.prompt_scores[1:], atol=1e-5)
+
+
+@torch.no_grad()
+def test_global_texts_skip_the_high_resolution_pass():
+    looks, whole = torch.tensor([0, 1, 1, 0]), torch.tensor([True, False, True, False])
+    model = tiny()
+    output = model(some_pixels(2), some_ids(4), look_index=looks, is_global=whole)
+    assert output.close_looks.tolist() == [1, 3]
+    assert len(output.vision.selection.index) == len(output.prompt_scores) == len(output.saliency_scores) == 2
+    assert output.image_embeds.shape[0] == 4
+    none = model(some_pixels(2), some_ids(4), look_index=looks, is_global=torch.zeros(4, dtype=torch.bool))
+    assert none.close_looks is None
+    assert torch.allclose(none.image_embeds[[1, 3]], output.image_embeds[[1, 3]], atol=1e-5)
+
+
+def test_global_texts_alone_still_run_every_module_without_effect():
+    model = tiny().train()
+    output = model(some_pixels(2), some_ids(2), is_global=torch.ones(2, dtype=torch.bool))
+    assert output.close_looks.tolist() == [0]
+    assert torch.equal(output.image_embeds, output.vision.low.pooled)
+    output.image_embeds.square().sum().backward()
+    tables = [table.grad for table in model.vision_model.pos_emb_residual]
+    assert all(grad is not None and not grad.any() for grad in tables)
 
 
 def test_the_loss_reaches_both_towers_and_the_selector():
