@@ -48,6 +48,20 @@ def _add_speed(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     _add_output_options(projector)
     projector.set_defaults(run=_speed_projector)
 
+    train = what.add_parser("train", help="a step of PS3 pre-training, next to the straightforward way")
+    for name, default, what_for in (
+        ("width", 32, "channels of a token"),
+        ("depth", 2, "blocks"),
+        ("pairs", 8, "regions with captions per step"),
+        ("regions", 4, "regions per picture of ours"),
+        ("pictures", 8, "different 4K pictures"),
+        ("threads", 1, "threads of torch"),
+        ("runs", 3, "timed steps after one warm-up; the median counts"),
+    ):
+        train.add_argument(f"--{name}", type=int, default=default, help=f"{what_for} (default: {default})")
+    _add_output_options(train)
+    train.set_defaults(run=_speed_train)
+
 
 def _add_scenes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     scenes = commands.add_parser("scenes", help="accuracy on held-out 4K scenes against budget and guide")
@@ -107,6 +121,16 @@ def _speed_projector(args: argparse.Namespace, command: str) -> Report:
         threads=args.threads, runs=args.runs,
     )  # fmt: skip
     return run_projector(run, command=command)
+
+
+def _speed_train(args: argparse.Namespace, command: str) -> Report:
+    from .speed.training import TrainRun, run_training
+
+    run = TrainRun(
+        width=args.width, depth=args.depth, pairs=args.pairs, regions=args.regions, pictures=args.pictures,
+        threads=args.threads, runs=args.runs,
+    )  # fmt: skip
+    return run_training(run, command=command)
 
 
 def _scenes(args: argparse.Namespace, command: str) -> Report:

@@ -1,8 +1,8 @@
-"""``python -m train.import_ps3``: shards of the published layout (pictures and texts apart) -> shards of regions.
+"""``python -m train.import_ps3``: shards of the published PS3 layout -> shards of captioned regions.
 
-The published layout is two sets of shards: ``<key>.jpg`` in one, and in the other ``<key>.json`` with ``text``
-and ``box`` (lists of equal length) and ``global_text``. Pairs are joined by key, whatever the order in the
-files. Finished shards are skipped, so that an interrupted run goes on where it was.
+The published layout is two sets of shards: ``<key>.jpg`` in one, and in the other ``<key>.json`` with
+``text`` and ``box`` (lists of equal length) and ``global_text``. Pairs are joined by key, whatever the order
+in the files. Finished shards are skipped, so that an interrupted run goes on where it was.
 """
 
 import argparse
@@ -64,8 +64,7 @@ def convert_entry(raw: Any) -> dict[str, Any]:
     said = parse_captions(row)
     return {
         "regions": [
-            {"box": list(box), "caption": text}
-            for box, text in zip(said.boxes, said.captions, strict=True)
+            {"box": list(box), "caption": text} for box, text in zip(said.boxes, said.captions, strict=True)
         ],
         "global_caption": said.global_caption,
     }

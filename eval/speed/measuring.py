@@ -28,7 +28,14 @@ class Outcome(NamedTuple):
     """Visual tokens per picture."""
 
     check: float
-    """Root mean square of the low-resolution features: equal for two implementations of the same weights."""
+    """Root mean square of the low-resolution features: equal for two implementations of the same weights. Of
+    a training step: its loss."""
+
+    items: int = 0
+    """Training samples of the run."""
+
+    moved_bytes: int = 0
+    """What the loader handed to the training process."""
 
 
 Run = Callable[[], Outcome]
@@ -111,12 +118,13 @@ def _private_stdout() -> TextIO:
     return channel
 
 
-def serve(build: Callable[[dict[str, Any]], Run]) -> None:
+def serve(build: Callable[[dict[str, Any]], Run], *, training: bool = False) -> None:
     """Answer the commands on standard input until ``finish``.
 
     Args:
         build: makes the model and its input from the job and returns the run to measure; the memory baseline
             is taken after it, with every weight touched.
+        training: the run needs gradients.
     """
     channel = _private_stdout()
 
@@ -141,13 +149,12 @@ def serve(build: Callable[[dict[str, Any]], Run]) -> None:
                 answer(**profile(run))
             continue
         started, cpu_started = time.perf_counter(), time.process_time()
-        with torch.inference_mode():
+        with torch.inference_mode(not training):
             outcome = run()
         peak = peak_bytes()
         answer(
             seconds=time.perf_counter() - started,
             cpu_seconds=time.process_time() - cpu_started,
-            tokens=outcome.tokens,
-            check=outcome.check,
+            **outcome._asdict(),
         )
     answer(baseline_bytes=baseline, peak_bytes=peak)

@@ -66,7 +66,9 @@ def test_import_gives_what_training_reads(tmp_path, capsys):
 def test_pairs_are_joined_by_key_not_by_order(tmp_path):
     keys = ["a", "b", "c"]
     write_tar(tmp_path / "img/0.tar", [(f"{key}.jpg", picture(0)) for key in keys])
-    write_tar(tmp_path / "txt/0.tar", [(f"{key}.json", json.dumps(entry(key)).encode()) for key in keys[::-1]])
+    write_tar(
+        tmp_path / "txt/0.tar", [(f"{key}.json", json.dumps(entry(key)).encode()) for key in keys[::-1]]
+    )
     command = ["--images", str(tmp_path / "img"), "--texts", str(tmp_path / "txt")]
     assert main([*command, "--out", str(tmp_path / "out")]) == 0
     for key, members in scan_shard(tmp_path / "out/000000.tar").items():
@@ -96,13 +98,19 @@ def test_finished_shards_are_skipped_and_an_interrupted_one_is_made_again(tmp_pa
         ([("a.jpg", picture(0))], [("a.json", b"[")], "a: Expecting value"),
         ([("a.jpg", picture(0))], [("a.json", b'{"text": ["x"], "box": []}')], "1 texts and 0 boxes"),
         ([("a.jpg", picture(0))], [("a.json", b'{"text": [], "box": []}')], "nothing to learn from"),
-        ([("a.jpg", picture(0))], [("a.json", b'{"text": ["x"], "box": [[0, 0, 99, 9]]}')], "leaves the picture"),
+        (
+            [("a.jpg", picture(0))],
+            [("a.json", b'{"text": ["x"], "box": [[0, 0, 99, 9]]}')],
+            "leaves the picture",
+        ),
     ],
 )  # fmt: skip
 def test_problems_are_named_and_stop_the_import(tmp_path, caplog, capsys, images, texts, problem):
     good = [(f"g{i}", entry(i)) for i in range(3)]
     write_tar(tmp_path / "img/0.tar", [(f"{key}.jpg", picture(0)) for key, _ in good] + images)
-    write_tar(tmp_path / "txt/0.tar", [(f"{key}.json", json.dumps(row).encode()) for key, row in good] + texts)
+    write_tar(
+        tmp_path / "txt/0.tar", [(f"{key}.json", json.dumps(row).encode()) for key, row in good] + texts
+    )
     command = ["--images", str(tmp_path / "img"), "--texts", str(tmp_path / "txt")]
     assert main([*command, "--out", str(tmp_path / "out")]) == 2
     assert problem in caplog.text

@@ -247,9 +247,7 @@ def open_source(source: RegionSource) -> RegionReader:
     """
     path = Path(source.path)
     is_shards = ".tar" in source.path or (path.is_dir() and any(path.glob("*.tar")))
-    reader: RegionReader = (
-        ShardSamples(source.path) if is_shards else TableSamples(source.path, source.media)
-    )
+    reader: RegionReader = ShardSamples(source.path) if is_shards else TableSamples(source.path, source.media)
     if not sum(reader.counts):
         raise VilaHDError(f"source {source.name}: no samples in {source.path!r}")
     return reader

@@ -37,7 +37,7 @@ def tiny_ps3() -> PS3Model:
 
 
 def rows() -> list[Regions]:
-    """Different numbers of regions, equal captions on both halves, whole pictures with and without regions."""
+    """Different numbers of regions, equal captions, whole pictures with regions and without."""
     generator = torch.Generator().manual_seed(4)
     said = [("red a", "blue b"), ("red a",), (), ("green c", "blue b", "d")]
     made = []
@@ -81,7 +81,9 @@ def test_two_ranks_equal_one(tmp_path, bounds, target):
     torch.testing.assert_close((parts[0][0] + parts[1][0]) / 2, loss, rtol=1e-5, atol=1e-6)
     for name, grad in grads.items():
         mean = sum(part[1][name] for part in parts if name in part[1]) / 2
-        torch.testing.assert_close(mean, grad, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            mean, grad, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def test_regions_of_a_picture_and_equal_captions_are_no_negatives():
@@ -108,8 +110,8 @@ def test_one_low_resolution_pass_per_picture():
     batch = RegionCollator(PS3Tokenizer(tiny_tokenizer(), context_length=12))(rows())
     seen = []
     original = model.vision_model.encode_low_res
-    model.vision_model.encode_low_res = lambda pixels, **options: seen.append(len(pixels)) or original(
-        pixels, **options
+    model.vision_model.encode_low_res = lambda pixels, **options: (
+        seen.append(len(pixels)) or original(pixels, **options)
     )
     PretrainStep(stage())(model, batch, num_items=None)
     assert seen == [4]

@@ -1,0 +1,1 @@
+"""Making pictures with captioned regions for ``ps3_pretrain``: ``python -m train.curate``."""
