@@ -13,8 +13,9 @@ class RegionSource:
     """What the log calls it."""
 
     path: str
-    """Shards: a folder of ``.tar`` files or a pattern such as ``a/{000..199}.tar::b/*.tar``. Rows: a folder
-    that ``datasets`` saved, or a file or folder of ``.parquet``, ``.arrow``, ``.json`` or ``.jsonl``."""
+    """Shards: a folder of ``.tar`` files or a pattern such as ``a/{000..199}.tar::b/*.tar``. Rows: a file of
+    ``.json``, ``.jsonl``, ``.parquet`` or ``.arrow``, or a folder of the last two, such as ``datasets``
+    saves."""
 
     weight: float = 1.0
     """Share of the samples, relative to the other sources."""

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 from llava_compat.data import DataError, ImageReference
 from llava_compat.data.media import make_reference
 from llava_compat.data.problems import brief
+from llava_compat.data.tables import open_table
 from vila_hd.errors import VilaHDError
 from vila_hd.options import Box
-from vila_hd.utils.imports import import_optional
 
 from ..region_config import RegionSource
 from .shards import count_samples, find_shards, is_image, read_at, scan_shard
@@ -183,60 +183,29 @@ def _samples_of(path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 class TableSamples:
-    """Rows of the ``datasets`` package."""
+    """Rows of JSON, JSONL, parquet or arrow files, such as the ``datasets`` package writes."""
 
     def __init__(self, spec: str, media: Path | None) -> None:
-        """Open a saved data set, or a file or folder of parquet, arrow or JSON."""
+        """Open a file, or a folder of shards."""
         path = Path(spec)
         self.spec = spec
         self.media = media or (path if path.is_dir() else path.parent)
-        self.rows = _load_table(path)
+        self.rows = open_table(path)
         total = len(self.rows)
-        starts = range(0, total, ROWS_PER_SHARD)
-        self.counts = [min(ROWS_PER_SHARD, total - start) for start in starts]
+        self.counts = [min(ROWS_PER_SHARD, total - start) for start in range(0, total, ROWS_PER_SHARD)]
 
     def read(self, shard: int, number: int) -> RegionRecord:
         """One row."""
         index = shard * ROWS_PER_SHARD + number
-        row = self.rows[index]
-        if row.get("image") is None:
-            raise DataError(f"{self.spec} row {index}: no image", kind="image missing")
+        source, value = self.rows.read(index)
+        if isinstance(value, DataError):
+            raise value
         try:
-            image = make_reference(row["image"], self.media, check_files=True)
-            return RegionRecord(f"{Path(self.spec).name}#{index}", image, parse_captions(row))
+            captions = parse_captions(value)
+            image = make_reference(value.get("image"), self.media, check_files=True)
         except DataError as error:
-            raise DataError(f"{self.spec} row {index}: {error}", kind=error.kind) from error
-
-
-def _load_table(path: Path) -> Any:
-    datasets = import_optional("datasets", extra="train", purpose="reading rows of regions")
-    if not path.exists():
-        raise VilaHDError(f"{path}: no such file or folder; check the path of the source")
-    if (path / "dataset_info.json").is_file() and (path / "state.json").is_file():
-        table = datasets.load_from_disk(str(path))
-    else:
-        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in _BUILDERS)
-        kinds = {_BUILDERS.get(file.suffix) for file in files}
-        if len(kinds) != 1 or None in kinds:
-            raise VilaHDError(
-                f"{path}: expected files of one of the kinds {', '.join(_BUILDERS)}; found "
-                f"{', '.join(sorted({file.suffix for file in files})) or 'none'}"
-            )
-        try:
-            table = datasets.load_dataset(
-                kinds.pop(), data_files=[str(file) for file in files], split="train"
-            )
-        except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:
-            raise VilaHDError(f"{path}: not readable ({' '.join(str(error).split())[:200]})") from error
-    missing = {"image"} - set(table.column_names)
-    if missing:
-        raise VilaHDError(f"{path}: no column 'image'; columns are {', '.join(table.column_names)}")
-    if isinstance(table.features["image"], datasets.Image):
-        table = table.cast_column("image", datasets.Image(decode=False))
-    return table
-
-
-_BUILDERS = {".parquet": "parquet", ".arrow": "arrow", ".json": "json", ".jsonl": "json"}
+            raise error.at(source, None) from error
+        return RegionRecord(f"{Path(self.spec).name}#{index}", image, captions)
 
 
 def open_source(source: RegionSource) -> RegionReader:

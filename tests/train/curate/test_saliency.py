@@ -59,7 +59,7 @@ def test_score_by_hand():
 
 
 def test_score_does_not_depend_on_the_size_of_the_masks():
-    boxes = candidate_boxes((800, 400), BoxOptions(cells=4))
+    boxes = candidate_boxes((800, 400), BoxOptions(cells=4, aspects=(1.0,)))
     large = encode(rectangle(400, 800, 200, 40, 360, 200))
     small = encode(rectangle(100, 200, 50, 10, 90, 50))
     assert np.allclose(score_boxes(boxes, [large], (800, 400)), score_boxes(boxes, [small], (800, 400)))

@@ -10,6 +10,7 @@ from torch import multiprocessing
 from train.config import ContrastiveConfig, OptimConfig, SelectionConfig, StageConfig
 from train.data.collators import RegionCollator
 from train.data.scenes import Picture, Regions
+from train.objectives import contrastive
 from train.steps import PretrainStep
 from vila_hd.ps3.configuration_ps3_dual import PS3Config
 from vila_hd.ps3.configuration_ps3_text import PS3TextConfig
@@ -61,36 +62,45 @@ def step_and_grads(part: list[Regions], target: str) -> tuple[torch.Tensor, dict
     return result.loss.detach(), grads
 
 
-def worker(index: int, bounds: list[int], target: str, folder: str) -> None:
+CASES = {
+    "uneven": ([0, 1, 4], "all_boxes"),
+    "one rank has nothing but whole pictures": ([0, 2, 3], "sampled_boxes"),
+}
+"""First rows of the two ranks and the end, and the target of the map without text."""
+
+
+def worker(index: int, folder: str) -> None:
     torch.set_num_threads(1)
-    ranks = len(bounds) - 1
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=index, world_size=ranks)
-    part = rows()[bounds[index] : bounds[index + 1]]
-    torch.save(step_and_grads(part, target), f"{folder}/{index}.pt")
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=index, world_size=2)
+    results = {
+        name: step_and_grads(rows()[bounds[index] : bounds[index + 1]], target)
+        for name, (bounds, target) in CASES.items()
+    }
+    torch.save(results, f"{folder}/{index}.pt")
     dist.destroy_process_group()
 
 
-# The second split gives one rank nothing but whole pictures.
-@pytest.mark.parametrize(
-    ("bounds", "target"), [([0, 1, 4], "all_boxes"), ([0, 2, 3], "sampled_boxes")], ids=["uneven", "whole"]
-)
-def test_two_ranks_equal_one(tmp_path, bounds, target):
-    multiprocessing.spawn(worker, (bounds, target, str(tmp_path)), nprocs=2)
-    parts = [torch.load(tmp_path / f"{index}.pt", weights_only=True) for index in range(2)]
+@pytest.fixture(scope="module")
+def of_two_ranks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    multiprocessing.spawn(worker, (str(folder),), nprocs=2)
+    return [torch.load(folder / f"{index}.pt", weights_only=True) for index in range(2)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks_equal_one(of_two_ranks, case):
+    bounds, target = CASES[case]
+    (loss_0, grads_0), (loss_1, grads_1) = (results[case] for results in of_two_ranks)
     loss, grads = step_and_grads(rows()[: bounds[-1]], target)
-    torch.testing.assert_close((parts[0][0] + parts[1][0]) / 2, loss, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close((loss_0 + loss_1) / 2, loss, rtol=1e-5, atol=1e-6)
+    assert len(grads) > 40
     for name, grad in grads.items():
-        mean = sum(part[1][name] for part in parts if name in part[1]) / 2
-        torch.testing.assert_close(
-            mean, grad, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
-        )
+        mean = sum(part[name] for part in (grads_0, grads_1) if name in part) / 2
+        torch.testing.assert_close(mean, grad, rtol=1e-4, atol=1e-6, msg=lambda text, n=name: f"{n}: {text}")
 
 
 def test_regions_of_a_picture_and_equal_captions_are_no_negatives():
-    """Swapping in another caption for a region changes the loss of other pictures' rows only by that pair."""
     batch = RegionCollator(PS3Tokenizer(tiny_tokenizer(), context_length=12))(rows())
-    from train.objectives import contrastive
-
     picture = batch["picture_ids"][batch["look_index"]]
     allowed = contrastive.negatives(
         picture, batch["caption_ids"], picture, batch["caption_ids"], intra_image=False
