@@ -26,6 +26,9 @@ SCALES = (378, 756, 1512, 3780)
 BUDGETS = (85, 341, 2134)
 """The published 4K tower: scales in pixels, and patches of one look per high-resolution scale."""
 
+SIGNS = 4
+"""Captioned regions of a picture."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRun:
@@ -58,6 +61,8 @@ class TrainRun:
                 raise VilaHDError(f"--{name} {getattr(self, name)}: use 1 or more")
         if self.pairs % self.regions:
             raise VilaHDError(f"--pairs {self.pairs} is not a multiple of --regions {self.regions}")
+        if self.regions > SIGNS:
+            raise VilaHDError(f"--regions {self.regions}: pictures have {SIGNS}, use 1 to {SIGNS}")
         if self.width % 16:
             raise VilaHDError(f"--width {self.width}: use a multiple of 16")
 
@@ -82,7 +87,7 @@ class TrainRun:
 
 def write_shard(path: Path, *, pictures: int, size: tuple[int, int], seed: int) -> None:
     """A shard of rendered scenes with their signs as captioned regions."""
-    config = scenes.SceneConfig(size=size, num_objects=12)
+    config = scenes.SceneConfig(size=size, num_objects=SIGNS)
     with tarfile.open(path, "w") as archive:
         for number in range(pictures):
             scene = scenes.make_scene(scenes.SPLITS["train"][seed * pictures + number], config)

@@ -111,7 +111,8 @@ def recognise(picture: Any, language: str) -> Row:
         data = tesseract.image_to_data(picture, lang=language, output_type=tesseract.Output.DICT)
     except (tesseract.TesseractError, RuntimeError) as error:
         raise PictureError(f"Tesseract: {error}") from error
-    words, lines = [], {}
+    words: list[Words] = []
+    lines: dict[tuple[int, int, int], list[Words]] = {}
     for i, text in enumerate(data["text"]):
         if not text.strip():
             continue

@@ -130,8 +130,10 @@ def fit_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> list[Box]:
 class RegionReader(Protocol):
     """Random access to the samples of one source."""
 
-    counts: Sequence[int]
-    """Samples per shard."""
+    @property
+    def counts(self) -> Sequence[int]:
+        """Samples per shard."""
+        ...
 
     def read(self, shard: int, number: int) -> RegionRecord:
         """One sample.

@@ -38,7 +38,7 @@ def test_dense_way_computes_the_same_features():
 
 
 def test_pictures_of_the_plain_loader_are_whole_floats(tmp_path):
-    write_shard(tmp_path / "a.tar", pictures=2, size=(640, 360), seed=0)
+    write_shard(tmp_path / "a.tar", pictures=2, size=(1280, 720), seed=0)
     image, box, caption, number = FloatPictures(tmp_path / "a.tar", rows=4, side=112, seed=0)[3]
     assert image.shape == (3, 112, 112)
     assert image.dtype == box.dtype == torch.float32
@@ -58,7 +58,12 @@ def test_numbers_of_the_table_follow_from_the_steps():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"pairs": 6}, "--pairs 6 is not a multiple"), ({"runs": 0}, "--runs 0"), ({"width": 20}, "--width 20")],
+    [
+        ({"pairs": 6}, "--pairs 6 is not a multiple"),
+        ({"runs": 0}, "--runs 0"),
+        ({"width": 20}, "--width 20"),
+        ({"regions": 8}, "--regions 8"),
+    ],
 )
 def test_bad_options_are_named(options, message):
     with pytest.raises(VilaHDError, match=message):
@@ -72,7 +77,7 @@ def test_command_measures_both_ways(tmp_path, monkeypatch, capsys):
 
     def run_small(run, *, command):
         tiny = TrainRun(**{**vars(run), **small})
-        return original(tiny, command=command, size=(640, 360))
+        return original(tiny, command=command, size=(1280, 720))
 
     monkeypatch.setattr(training, "run_training", run_small)
     arguments = ["--width", "16", "--depth", "1", "--pairs", "4", "--pictures", "2", "--runs", "1"]
