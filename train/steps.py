@@ -194,7 +194,8 @@ def without_global_looks(
     only_whole = bool(batch["is_global"][close].all())
     all_boxes = [entry[:0] if only_whole else entry for entry in batch["all_boxes"]]
     close = close.to(batch["look_index"].device)
-    return {**batch, "look_index": batch["look_index"][close], "all_boxes": all_boxes}, boxes[close]
+    kept = {name: batch[name][close] for name in ("look_index", "boxes")}
+    return {**batch, **kept, "all_boxes": all_boxes}, boxes[close]
 
 
 class PretrainStep:
