@@ -27,21 +27,16 @@ from vila_hd.ps3.modeling_ps3_dual import PS3Model
 from vila_hd.ps3.tokenization_ps3 import PS3Tokenizer
 from vila_hd.scenes import build_scene_tokenizer
 
-from .config import StageConfig, StageKind
+from .config import StageConfig
 from .data.account import Account
 from .data.collators import QuestionCollator, RegionCollator, SampleCollator
 from .data.regions import RealRegionDataset
 from .data.samples import SampleDataset
 from .data.scenes import QuestionDataset, RegionDataset
-from .data.sequences import SequenceEncoder
-from .data.sources import open_sources
-from .objectives import language
+from .row_data import build_samples, count_supervised
 from .stage_files import ModelFile, load_model_file
-from .steps import MAX_LOGIT_SCALE, AccountedStep, LanguageStep, PretrainStep, SelectStep, look_options
+from .steps import MAX_LOGIT_SCALE, AccountedStep, LanguageStep, PretrainStep, SelectStep
 from .trainer import Step
-
-DEFAULT_MAX_LENGTH = 8192
-"""Tokens of a sample where neither the stage nor the language model says how many."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +171,9 @@ def _assemble_questions(config: StageConfig, ranks: int) -> Assembly:
         processor.save_pretrained(folder)
 
     if config.data.sources:
-        dataset: SampleDataset | QuestionDataset = build_samples(config, processor, model.config)
+        dataset: SampleDataset | QuestionDataset = build_samples(
+            config, processor, model.config, rows=_rows(config)
+        )
         collator: Callable[[list[Any]], dict[str, Any]] = SampleCollator(processor.tokenizer.pad_token_id)
         step = AccountedStep(step, Account(config.data.max_broken))
     else:
@@ -197,57 +194,6 @@ def _assemble_questions(config: StageConfig, ranks: int) -> Assembly:
         count_supervised=functools.partial(count_supervised, config.stage),
         save=save,
     )
-
-
-def count_supervised(stage: StageKind, batch: dict[str, Any]) -> int:
-    """Things in a batch that carry loss.
-
-    Raises:
-        VilaHDError: there is no batch, because a source of rows cannot be used.
-    """
-    if "report" in batch and batch["report"].failure is not None:
-        raise VilaHDError(batch["report"].failure)
-    if stage == "select":
-        return int((batch["boxes"][:, 2] > batch["boxes"][:, 0]).sum())
-    return language.count_supervised(batch["labels"])
-
-
-def build_samples(config: StageConfig, processor: VilaHDProcessor, model: VilaHDConfig) -> SampleDataset:
-    """Samples of ``data.sources`` for a model.
-
-    Raises:
-        VilaHDError: a source cannot be opened or teaches nothing, or the model does not fit the stage.
-    """
-    image_processor = processor.image_processor
-    if config.selection.resolution == "scales" and image_processor.resize_mode == "fit":
-        raise VilaHDError(
-            "selection.resolution=scales: this model keeps the shapes of pictures, so their grids differ; "
-            "use cells"
-        )
-    if processor.tokenizer.pad_token_id is None:
-        raise VilaHDError(f"{config.model}: its tokenizer has no pad_token; set one in tokenizer_config.json")
-    longest = getattr(model.text_config, "max_position_embeddings", None)
-    max_length = config.data.max_length or longest or DEFAULT_MAX_LENGTH
-    if longest is not None and max_length > longest:
-        raise VilaHDError(
-            f"data.max_length={max_length}: the language model reads {longest} tokens at most; lower it"
-        )
-    encoder = SequenceEncoder(
-        processor,
-        options=look_options(config.looks, model.vision_config),
-        max_length=max_length,
-        prompt_end_ids=model.prompt_end_ids,
-    )
-    dataset = SampleDataset(
-        open_sources(config.data.sources),
-        encoder,
-        rows=_rows(config),
-        seed=config.seed,
-        own_choice=config.looks.own_choice,
-        need_box=config.stage == "select",
-    )
-    dataset.check_sources()
-    return dataset
 
 
 def load_or_compose(config: StageConfig) -> tuple[VilaHDForConditionalGeneration, VilaHDProcessor]:

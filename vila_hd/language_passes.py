@@ -7,8 +7,8 @@ Shape suffixes used in this file:
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import Cache
+from torch import Tensor
+from transformers import Cache, PreTrainedModel
 
 from .errors import VilaHDError
 from .fusion import Packed
@@ -17,7 +17,7 @@ from .fusion import Packed
 class LanguagePassesMixin:
     """Runs ``language_model``."""
 
-    language_model: nn.Module
+    language_model: PreTrainedModel
     _takes_positions: bool
     """Whether it takes ``position_ids``."""
 

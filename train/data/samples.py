@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -177,13 +176,6 @@ class SampleDataset(Dataset):
             own_choice=tuple(bool(x) for x in rng.random(kept) < self.own_choice),
             length=sequence.length,
         )
-
-    def show(self, source: Source, place: int, rng: np.random.Generator) -> list[Image.Image]:
-        """The pictures that ``make`` prepares for the tower, as they are before that."""
-        row = source.rows.row(place)
-        canvas = self._canvas(source, row.check_images(), rng)
-        pictures = row.open_images()
-        return pictures if canvas is None else [canvas.paste(pictures[0])]
 
     def _canvas(self, source: Source, sizes: Sequence[Size], rng: np.random.Generator) -> Canvas | None:
         config = source.canvas

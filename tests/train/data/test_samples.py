@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -179,9 +178,6 @@ def test_canvas_moves_picture_and_boxes(make_dataset, rows, folder):
     assert (bx2 - bx1) / (by2 - by1) == pytest.approx(32.5 / 32, rel=0.05)
     assert len(samples["many"].boxes) == 3
     assert not any(samples["many"].boxes)
-    rng = np.random.default_rng(0)
-    (shown,) = dataset.show(dataset.sources[0], 0, rng)
-    assert shown.size == dataset.make(dataset.sources[0], 0, np.random.default_rng(0)).sizes[0]
 
 
 def test_sources_of_all_kinds_mix_by_rate_and_weight(folder, rows):
