@@ -59,4 +59,5 @@ def test_data_files_say_where_sets_come_from(path):
     content = yaml.safe_load(path.read_text())
     assert content["name"] == path.stem
     for name, entry in content["sets"].items():
-        assert {"id", "licence", "download", "weight"} <= set(entry), name
+        assert {"id", "licence", "download"} <= set(entry), name
+        assert {"weight", "rate"} & set(entry), name
