@@ -1,6 +1,6 @@
 """Rows -> batches of tensors. Pictures stay uint8 and are shared by their items through ``look_index``."""
 
-import zlib
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +35,11 @@ def _picture_tensors(pictures: Sequence[Picture], items: Sequence[int]) -> dict[
     }
 
 
+def _number(ids: Tensor) -> int:
+    """A 63-bit number of token ids, the same in every process."""
+    return int.from_bytes(hashlib.blake2b(ids.numpy().tobytes(), digest_size=8).digest(), "big") >> 1
+
+
 class RegionCollator:
     """Batches of ``ps3_pretrain``: one look per caption, those of regions first, then those of whole
     pictures.
@@ -59,15 +64,18 @@ class RegionCollator:
         for i, group in enumerate(swapped):
             wrong_index[i, : len(group)] = torch.tensor([number[text] for text in group], dtype=torch.long)
         batch = _picture_tensors([row.picture for row in rows], [len(row.captions) for row in rows])
+        input_ids = self.tokenizer(list(texts))
+        text_index = torch.tensor([number[caption] for caption in captions])
         return {
             **batch,
             "look_index": torch.cat([batch["look_index"], whole]),
             "is_global": torch.arange(len(captions)) >= len(batch["look_index"]),
             "boxes": torch.cat([*(row.boxes for row in rows), torch.zeros(len(whole), 4, dtype=torch.long)]),
-            "input_ids": self.tokenizer(list(texts)),
-            "text_index": torch.tensor([number[caption] for caption in captions]),
+            "input_ids": input_ids,
+            "text_index": text_index,
             "swapped_index": wrong_index,
-            "caption_ids": torch.tensor([zlib.crc32(caption.encode()) for caption in captions]),
+            # Of the tokens: texts that differ in what is cleaned away or cut off are the same to the model.
+            "caption_ids": torch.tensor([_number(ids) for ids in input_ids])[text_index],
         }
 
 

@@ -98,3 +98,12 @@ def test_region_batch_encodes_each_wording_once():
     assert batch["swapped_index"][0] == batch["swapped_index"][2]
     assert batch["swapped_index"][3].tolist() == [-1]
     assert batch["caption_ids"][0] == batch["caption_ids"][2]
+
+
+def test_captions_that_the_model_cannot_tell_apart_are_equal():
+    box = torch.tensor([[1, 2, 3, 4]])
+    captions = ("A red sign.", "a red sign", "a red sign of the year 1900", "a blue sign")
+    tokenizer = PS3Tokenizer(tiny_tokenizer(), context_length=10, clean="canonicalize")
+    row = Regions(picture(1), box.repeat(4, 1), captions, ((),) * 4, False)
+    ids = RegionCollator(tokenizer)([row])["caption_ids"].tolist()
+    assert ids[0] == ids[1] == ids[2] != ids[3]
