@@ -1,11 +1,13 @@
 """Collectives that the objectives need. Every function works without a process group: then it is the
 identity."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def world_size() -> int:
@@ -31,6 +33,34 @@ def sum_over_ranks(value: float, device: torch.device) -> float:
     total = torch.tensor(value, dtype=torch.float64, device=device)
     dist.all_reduce(total)
     return float(total)
+
+
+def gather_objects(value: T) -> list[T]:
+    """``value`` of every rank, in rank order."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def same_everywhere(value: T) -> T:
+    """``value`` of rank 0."""
+    if world_size() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether ``flag`` holds on at least one rank."""
+    if world_size() == 1:
+        return flag
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    flags = torch.tensor([int(flag)], device=device)
+    dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+    return bool(flags.item())
 
 
 class _GatherRows(torch.autograd.Function):

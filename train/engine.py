@@ -1,8 +1,10 @@
-"""What DeepSpeed needs to be told, and the three places where it has to be worked around."""
+"""What DeepSpeed needs to be told, and the places where it has to be worked around."""
 
+import contextlib
 import json
 import os
 import socket
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,14 @@ from vila_hd.errors import VilaHDError
 def prepare_process() -> None:
     """Set up one training process; call once, before anything of DeepSpeed runs.
 
-    Without a launcher the process is rank 0 of 1. CPU threads are shared evenly by the processes of this
-    machine, unless OMP_NUM_THREADS says otherwise: on busy cores, two threads in each process are slower
-    than one.
+    Without a launcher the process is rank 0 of 1; under ``srun`` it takes its rank from Slurm. CPU threads
+    are shared evenly by the processes of this machine, unless OMP_NUM_THREADS says otherwise: on busy cores,
+    two threads in each process are slower than one.
+
+    Raises:
+        VilaHDError: ``srun`` started several processes, and nobody told them where rank 0 listens.
     """
+    os.environ.update(ranks_from_slurm(os.environ))
     if "RANK" not in os.environ:
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
         os.environ["MASTER_PORT"] = str(free_port())
@@ -28,8 +34,55 @@ def prepare_process() -> None:
         os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // local))
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     _use_plain_gloo()
+    _reduce_tower_gradients_when_they_are_there()
     if not torch.cuda.is_available():
         _free_gradients_without_streams()
+
+
+def ranks_from_slurm(environment: Mapping[str, str]) -> dict[str, str]:
+    """The launcher's variables for a process that ``srun`` started as one of several; else nothing.
+
+    Raises:
+        VilaHDError: MASTER_ADDR or MASTER_PORT is missing.
+    """
+    if "RANK" in environment or int(environment.get("SLURM_NTASKS", "1")) < 2:
+        return {}
+    if "SLURM_PROCID" not in environment:
+        return {}  # inside an allocation, but not started by srun
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in environment]
+    if missing:
+        raise VilaHDError(
+            f"started by srun as one of {environment['SLURM_NTASKS']} tasks without {' and '.join(missing)}: "
+            "export them in the batch script, see train/slurm/train.sbatch"
+        )
+    local = environment.get("SLURM_NTASKS_PER_NODE") or environment.get("SLURM_STEP_TASKS_PER_NODE", "")
+    found = {
+        "RANK": environment["SLURM_PROCID"],
+        "LOCAL_RANK": environment["SLURM_LOCALID"],
+        "WORLD_SIZE": environment["SLURM_NTASKS"],
+    }
+    # "4(x2)": four tasks on each of two nodes.
+    if local.split("(")[0].isdigit():
+        found["LOCAL_WORLD_SIZE"] = local.split("(")[0]
+    return found
+
+
+@contextlib.contextmanager
+def whole_models() -> Iterator[None]:
+    """Inside, models are built and loaded whole, whatever the ZeRO stage.
+
+    transformers partitions parameters as soon as they are created when its DeepSpeed arguments say ZeRO-3;
+    composing a model out of parts, adding rows to embeddings, checking for NaN and merging adapters all need
+    them whole. DeepSpeed partitions the finished model when the engine starts.
+    """
+    from transformers.integrations import deepspeed as integration
+
+    reference = integration._hf_deepspeed_config_weak_ref
+    integration.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        integration._hf_deepspeed_config_weak_ref = reference
 
 
 def _use_plain_gloo() -> None:
@@ -41,6 +94,19 @@ def _use_plain_gloo() -> None:
     import deepspeed.ops
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def _reduce_tower_gradients_when_they_are_there() -> None:
+    """Let ZeRO-3 take the gradients of a leaf module parameter by parameter, like all others.
+
+    The tower is a leaf: gathered as a whole, because ranks run its blocks different numbers of times. But
+    DeepSpeed reduces the gradients of leaves in a full backward hook (deepspeed/runtime/zero/stage3.py,
+    create_reduce_and_remove_grad_hooks), and torch runs that hook before the module's own backward pass when
+    no input needs a gradient, as with pictures: the tower would learn nothing, without a word.
+    """
+    from deepspeed.runtime.zero import stage3
+
+    stage3.z3_leaf_parameter = lambda parameter: False
 
 
 def _free_gradients_without_streams() -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from vila_hd.errors import VilaHDError
 
+from .exits import REQUEUE, Preempted
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Options of ``python -m train``."""
@@ -60,7 +62,11 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; 0 on success, 2 on bad input."""
+    """Run the command line.
+
+    Returns:
+        0 on success, 2 on bad input, 75 when a signal stopped training after a checkpoint, 130 on Ctrl-C.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     # The deepspeed launcher puts --local_rank in front of the module's own arguments.
     local_rank = [part for part in arguments[:1] if part.startswith("--local_rank")]
@@ -83,4 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except VilaHDError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Preempted as stop:
+        print(stop, file=sys.stderr)
+        return REQUEUE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     return 0

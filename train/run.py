@@ -14,16 +14,18 @@ import torch
 import yaml
 from torch import Tensor
 from transformers import PrinterCallback, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from vila_hd.errors import VilaHDError
 from vila_hd.utils import config as yaml_config
 
 from .assembly import Assembly, assemble
 from .callbacks import RunLog
+from .checkpoints import newest_intact
 from .config import StageConfig
 from .distributed import barrier, rank, world_size
-from .engine import engine_config, flatten_scalars, prepare_process, restore_scalars
+from .engine import engine_config, flatten_scalars, prepare_process, restore_scalars, whole_models
+from .exits import Preempted
+from .preemption import StopOnSignal
 from .stages import announce, freeze_all_but
 from .trainer import StageTrainer
 
@@ -49,6 +51,7 @@ def run_stage(config: StageConfig, *, dry_run: bool = False, resume: bool = Fals
     Raises:
         VilaHDError: the run folder already holds a finished model, nothing is supervised, or a value does
         not fit.
+        Preempted: a signal came; a checkpoint is written.
     """
     finished = config.output_dir / MODEL_FOLDER
     if finished.exists() and not dry_run:
@@ -58,7 +61,8 @@ def run_stage(config: StageConfig, *, dry_run: bool = False, resume: bool = Fals
         try:
             arguments = training_arguments(config, folder, dry_run=dry_run)
             set_seed(config.seed)
-            assembly = assemble(config, ranks=world_size())
+            with whole_models():
+                assembly = assemble(config, ranks=world_size())
             counts = freeze_all_but(assembly.model, config.trainable)
         except VilaHDError:
             raise
@@ -72,12 +76,31 @@ def run_stage(config: StageConfig, *, dry_run: bool = False, resume: bool = Fals
                 describe_run(config)
         scalars = flatten_scalars(assembly.model)
         trainer = build_trainer(config, assembly, arguments, None if dry_run else folder / "metrics.jsonl")
-        checkpoint = get_last_checkpoint(str(folder)) if resume and folder.is_dir() else None
-        trainer.train(resume_from_checkpoint=checkpoint)
+        train(trainer, newest_intact(folder) if resume else None)
         if dry_run:
             return None
         save(trainer, assembly, scalars, finished)
         return finished
+
+
+def train(trainer: StageTrainer, checkpoint: Path | None) -> None:
+    """Train from the start or from a checkpoint.
+
+    Raises:
+        VilaHDError: the checkpoint does not fit this run.
+        Preempted: a signal came; a checkpoint is written.
+    """
+    if rank() == 0 and checkpoint is not None:
+        logger.info("going on from %s", checkpoint)
+    stop = StopOnSignal()
+    trainer.add_callback(stop)
+    stop.install()
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    finally:
+        stop.restore()
+    if stop.stopped_at is not None:
+        raise Preempted(stop.stopped_at)
 
 
 def training_arguments(config: StageConfig, folder: Path, *, dry_run: bool = False) -> TrainingArguments:

@@ -1,14 +1,18 @@
-"""A thin ``transformers.Trainer``: the loss of a stage and one optimiser group per component and decay."""
+"""A thin ``transformers.Trainer``: the loss of a stage, one optimiser group per component and decay, whole
+checkpoints."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from transformers import Trainer
 
+from . import checkpoints
 from .config import OptimConfig
+from .distributed import rank, world_size
 from .stages import component_of, eval_frozen_modules
 
 
@@ -68,6 +72,7 @@ class StageTrainer(Trainer):
         self.step = step
         self.optim_config = optim
         self.metric_means = MetricMeans()
+        self._partial = Path(self.args.output_dir)
         # Trainer counts the supervised tokens of an optimiser step only for models that accept the count.
         self.model_accepts_loss_kwargs = step.normalised_over_accumulation
         self.loss_is_scaled_for_ga = step.normalised_over_accumulation
@@ -100,6 +105,51 @@ class StageTrainer(Trainer):
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Zero: transformers' estimate counts the values of one input tensor, and pictures come as a list."""
         return 0
+
+    # ---------------------------------------------------------------- checkpoints
+
+    @property
+    def written(self) -> checkpoints.Written:
+        """What a checkpoint of this run depends on."""
+        return checkpoints.Written(world_size(), self.deepspeed.zero_optimization_stage())
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write a checkpoint aside and publish it when every rank has written its part."""
+        run_folder = Path(self.args.output_dir)
+        self._partial = checkpoints.start_partial(run_folder)
+        super()._save_checkpoint(model, trial)
+        name = f"checkpoint-{self.state.global_step}"
+        checkpoints.publish(self._partial / name, run_folder / name, self.written)
+        if rank() == 0:
+            self._partial.rmdir()
+            checkpoints.keep_newest(run_folder, self.args.save_total_limit)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        """Where transformers writes ``checkpoint-<step>``: the folder aside."""
+        return str(self._partial)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Only the folder: the engine's state has the weights, a second copy would be gathered for nothing."""
+        Path(output_dir or self.args.output_dir).mkdir(parents=True, exist_ok=True)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """The engine's state without frozen weights, which the model to start from has, and the schedule."""
+        self.deepspeed.save_checkpoint(output_dir, exclude_frozen_parameters=True)
+        if rank() == 0:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / "scheduler.pt")
+
+    def _prepare_for_training(
+        self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None
+    ) -> tuple[nn.Module, Any]:
+        """Start the engine; load its state without asking for frozen weights."""
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        if resume_from_checkpoint is not None:
+            checkpoints.check_resumable(Path(resume_from_checkpoint), self.written)
+            self.deepspeed.load_checkpoint(resume_from_checkpoint, load_module_strict=False)
+            self._load_optimizer_and_scheduler(resume_from_checkpoint)
+        return prepared
+
+    # ---------------------------------------------------------------- optimiser
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with one group per component and kind of decay; the schedule scales the rate of each."""

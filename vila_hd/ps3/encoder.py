@@ -306,7 +306,7 @@ class PS3VisionEncoder(nn.Module):
         kinds = sorted({(i, entry[i]) for entry in sides for i in range(count)})
         kind_of = torch.tensor([[kinds.index((i, entry[i])) for i in range(count)] for entry in sides])
         spots = split_by(kind_of.to(scale.device)[owner, scale], len(kinds))
-        parts = []
+        parts, nothing = [], self._take_part()
         for (i, side), spot in zip(kinds, spots, strict=True):
             row, column = rows[spot], columns[spot]
             part = positions_at(self.trunk.pos_embed, side, row, column, crop=config.radio)
@@ -315,7 +315,16 @@ class PS3VisionEncoder(nn.Module):
                 crop = config.residual_grid_size is None
                 part = part + positions_at(self.pos_emb_residual[i], side, row, column, crop=crop)
             parts.append(part)
-        return torch.cat(parts)[torch.cat(spots).argsort()]
+        return torch.cat(parts)[torch.cat(spots).argsort()] + nothing
+
+    def _take_part(self) -> Tensor:
+        """Zero that hangs on every table of positions: on all ranks each must get a gradient, and be the last
+        to get it in the same order, whatever scales and shapes their pictures have."""
+        nothing = self.prior_prompt.new_zeros(())
+        if torch.is_grad_enabled():
+            for table in self.pos_emb_residual or ():
+                nothing = nothing + 0 * table[0, 0, 0]
+        return nothing
 
     def _run_passes(
         self,
