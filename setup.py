@@ -14,6 +14,8 @@ assert VERSION is not None, "vila_hd/version.py holds no version"
 
 EXTRAS = {
     "train": ["accelerate>=1.1", "deepspeed>=0.19", "peft>=0.18", "PyYAML>=6", "tensorboard>=2.16"],
+    "qlora": ["bitsandbytes>=0.46"],
+    "wandb": ["wandb>=0.19"],
     "eval": ["datasets>=4", "PyYAML>=6"],
     "demo": ["gradio>=6"],
     "serve": ["fastapi>=0.115", "uvicorn>=0.30"],

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vila_hd.adapters import merge_low_rank
 from vila_hd.checkpoint_files import read_header, read_json
 from vila_hd.errors import VilaHDError
 
@@ -79,9 +80,9 @@ class LowRank:
 
         def fill(value: Tensor) -> None:
             weight = base.read(torch.float32)
-            weight.addmm_(self.up.read(torch.float32), self.down.read(torch.float32), alpha=self.scale)
-            if self.magnitude is not None:
-                weight.mul_((self.magnitude.read(torch.float32) / weight.norm(dim=1))[:, None])
+            down, up = self.down.read(torch.float32), self.up.read(torch.float32)
+            magnitude = None if self.magnitude is None else self.magnitude.read(torch.float32)
+            merge_low_rank(weight, down, up, self.scale, magnitude)
             value.copy_(weight.view(value.shape))
 
         return LazyTensor(f"{base.source} + LoRA", base.shape, base.dtype, fill)

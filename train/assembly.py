@@ -54,6 +54,12 @@ class Assembly:
     """Write the finished model with these weights into a folder that ``load`` functions of the library
     open."""
 
+    load: Callable[[Path], nn.Module]
+    """Open what ``save`` wrote."""
+
+    watched: QuestionDataset | SampleDataset | None = None
+    """Rows whose looks are drawn again and again: scenes that are never trained on, or the first samples."""
+
 
 def assemble(config: StageConfig, *, ranks: int) -> Assembly:
     """Build the parts of a stage.
@@ -85,8 +91,8 @@ def _assemble_pretrain(config: StageConfig, ranks: int) -> Assembly:
 
     def save(folder: Path, state: dict[str, Tensor]) -> None:
         # What the loss used: it limits the scale that it is given.
-        scale = state["logit_scale"].clamp(0.0, MAX_LOGIT_SCALE)
-        model.save_pretrained(folder, state_dict={**state, "logit_scale": scale})
+        state["logit_scale"] = state["logit_scale"].clamp(0.0, MAX_LOGIT_SCALE)
+        model.save_pretrained(folder, state_dict=state)
         tokenizer.save_pretrained(folder, copy_tokenizer=True)
         image_processor.save_pretrained(folder)
 
@@ -97,6 +103,7 @@ def _assemble_pretrain(config: StageConfig, ranks: int) -> Assembly:
         step=PretrainStep(config),
         count_supervised=lambda batch: len(batch["is_global"]),
         save=save,
+        load=lambda folder: cast(nn.Module, PS3Model.from_pretrained(folder)),
     )
 
 
@@ -133,6 +140,19 @@ def build_ps3(
     model_file: ModelFile, *, logit_bias: float | None = None
 ) -> tuple[PS3Model, PS3Tokenizer, PS3ImageProcessor]:
     """A PS3 model with random weights, and its tokenizer and image processor."""
+    config, words = ps3_config(model_file, logit_bias=logit_bias)
+    vision = config.vision_config
+    tokenizer = PS3Tokenizer(words, context_length=config.text_config.context_length, clean="canonicalize")
+    image_processor = PS3ImageProcessor(
+        vision.ps3_scales[-1], vision.image_mean, vision.image_std, resize_mode="fit", do_normalize=False
+    )
+    return PS3Model(config), tokenizer, image_processor
+
+
+def ps3_config(
+    model_file: ModelFile, *, logit_bias: float | None = None
+) -> tuple[PS3Config, PreTrainedTokenizerFast]:
+    """The architecture of a model file, and the tokenizer that its vocabulary comes from."""
     text = dict(model_file.text)
     words = scene_tokenizer(model_file)
     vision_config = PS3VisionConfig(**known_fields(PS3VisionConfig, model_file.vision, "vision"))
@@ -144,16 +164,7 @@ def build_ps3(
     }
     text_config = PS3TextConfig(**known_fields(PS3TextConfig, text, "text"))
     numbers = {} if logit_bias is None else {"logit_bias_init": logit_bias}
-    model = PS3Model(PS3Config(vision_config=vision_config, text_config=text_config, **numbers))
-    tokenizer = PS3Tokenizer(words, context_length=text_config.context_length, clean="canonicalize")
-    image_processor = PS3ImageProcessor(
-        vision_config.ps3_scales[-1],
-        vision_config.image_mean,
-        vision_config.image_std,
-        resize_mode="fit",
-        do_normalize=False,
-    )
-    return model, tokenizer, image_processor
+    return PS3Config(vision_config=vision_config, text_config=text_config, **numbers), words
 
 
 # ---------------------------------------------------------------- align, sft, select
@@ -193,7 +204,21 @@ def _assemble_questions(config: StageConfig, ranks: int) -> Assembly:
         step=step,
         count_supervised=functools.partial(count_supervised, config.stage),
         save=save,
+        load=lambda folder: vila_hd.load(folder, dtype="float32", device="cpu")[0],
+        watched=_watched(config, dataset) if config.maps_steps else None,
     )
+
+
+def _watched(
+    config: StageConfig, dataset: QuestionDataset | SampleDataset
+) -> QuestionDataset | SampleDataset:
+    """Questions about scenes of the validation range, one each; of data files, the rows themselves."""
+    if not isinstance(dataset, QuestionDataset):
+        return dataset
+    data = dataclasses.replace(
+        config.data, split="validation", first_picture=0, items_per_picture=1, picture_repeats=1
+    )
+    return QuestionDataset(data, rows=config.maps_samples, seed=0, need_box=True)
 
 
 def load_or_compose(config: StageConfig) -> tuple[VilaHDForConditionalGeneration, VilaHDProcessor]:

@@ -1,4 +1,4 @@
-"""Resumable checkpoints that are complete or not there: written aside, summed up, renamed; verified before use.
+"""Resumable checkpoints that are complete or not there: written aside, summed up, renamed; verified first.
 
 ``checkpoint-<step>/`` holds the engine's state (``global_step<step>/``), schedule, random generators and
 ``trainer_state.json``, as transformers names them, and a manifest of every file.
@@ -143,9 +143,9 @@ def check_resumable(checkpoint: Path, now: Written) -> None:
         )
     if before.ranks != now.ranks and before.zero_stage:
         raise VilaHDError(
-            f"{checkpoint} was written by {before.ranks} process(es) and this run has {now.ranks}: under ZeRO "
-            f"stage {before.zero_stage} the optimiser state is cut into {before.ranks} parts, go on with "
-            f"{before.ranks} (only stage 0 can change the number)"
+            f"{checkpoint} was written by {before.ranks} process(es) and this run has {now.ranks}: "
+            f"under ZeRO stage {before.zero_stage} the optimiser state is cut into parts, so go on with as "
+            "many (only stage 0 can change the number)"
         )
 
 

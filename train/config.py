@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from .data.config import CanvasConfig, DataConfig, SourceConfig
+from .lora import LoraConfig
 from .stages import Component
 
 __all__ = [
@@ -164,6 +165,9 @@ class StageConfig:
     trainable: tuple[Component, ...]
     """Components that receive gradients; everything else is frozen and kept in eval mode."""
 
+    lora: LoraConfig | None = None
+    """Adapters, in place of all weights of a component; None: none."""
+
     output_dir: Path
     """Run folder: the finished model in ``model/``, checkpoints, resolved config, command, versions,
     metrics."""
@@ -190,11 +194,21 @@ class StageConfig:
     """Optimiser steps between two resumable checkpoints; 0: none."""
 
     logging_steps: int = 10
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
+    """Where the numbers of ``metrics.jsonl`` go, too: the run folder's ``tensorboard/``, Weights & Biases."""
+
+    maps_steps: int = 0
+    """Optimiser steps between two pictures of what the model looks at in the same validation samples, written
+    to ``maps/``; 0: none. Not for ``ps3_pretrain``."""
+
+    maps_samples: int = 4
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not self.trainable:
             raise ValueError("trainable is empty: nothing would be optimised")
+        if self.lora is not None:
+            self._check_lora(self.lora)
         for name in ("max_steps", "global_batch_size", "micro_batch_size", "logging_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: use a number >= 1")
@@ -242,6 +256,15 @@ class StageConfig:
                 f"contrastive.swapped_captions={self.contrastive.swapped_captions} with data.regions: only "
                 "captions of scenes can be swapped; use 0"
             )
+
+    def _check_lora(self, lora: LoraConfig) -> None:
+        if self.stage == "ps3_pretrain" or self.llm is not None:
+            raise ValueError("lora: needs a complete model to start from; join tower and llm first (align)")
+        unused = sorted(set(lora.components) - set(self.trainable))
+        if unused:
+            raise ValueError(f"lora.components names {unused}, which 'trainable' does not")
+        if lora.bits is not None and "3" in self.deepspeed.stem:
+            raise ValueError(f"lora.bits={lora.bits}: ZeRO-3 cannot cut such weights; use zero2.json")
 
     def accumulation_steps(self, ranks: int) -> int:
         """Micro-batches per rank and optimiser step.

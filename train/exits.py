@@ -9,5 +9,7 @@ class Preempted(Exception):  # noqa: N818  # not an error
 
     def __init__(self, step: int) -> None:
         """Stopped after optimiser step ``step``."""
-        super().__init__(f"stopped by a signal after step {step}; a checkpoint is written, go on with --resume")
+        super().__init__(
+            f"stopped by a signal after step {step}; a checkpoint is written, go on with --resume"
+        )
         self.step = step

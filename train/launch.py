@@ -1,4 +1,4 @@
-"""Command line of training: one stage (``--config``) or a whole recipe (``recipe``)."""
+"""Command line of training: a stage (``--config``), a recipe (``recipe``), what a stage needs (``plan``)."""
 
 import argparse
 import logging
@@ -15,7 +15,8 @@ def build_parser() -> argparse.ArgumentParser:
     """Options of ``python -m train``."""
     parser = argparse.ArgumentParser(
         prog="python -m train",
-        description="Run one training stage. 'python -m train recipe FILE' runs all stages of a recipe.",
+        description="Run one training stage. 'python -m train recipe FILE' runs all stages of a recipe; "
+        "'python -m train plan --config FILE --gpus 4x24GB' says whether a stage fits.",
     )
     parser.add_argument(
         "--config", type=Path, required=True, help="stage file, e.g. configs/train/nano/sft.yaml"
@@ -48,6 +49,21 @@ def build_recipe_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def build_plan_parser() -> argparse.ArgumentParser:
+    """Options of ``python -m train plan``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m train plan",
+        description="Estimate parameters, visual tokens and memory per GPU of a stage without starting it; "
+        "status 1 when it does not fit.",
+    )
+    parser.add_argument("--config", type=Path, required=True, help="stage file")
+    parser.add_argument("--gpus", required=True, help="how many of which memory, e.g. 4x24GB")
+    parser.add_argument("--words", type=int, default=96, help="tokens of text per sequence")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="where it will run")
+    _add_shared(parser)
+    return parser
+
+
 def _add_shared(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set",
@@ -70,9 +86,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     # The deepspeed launcher puts --local_rank in front of the module's own arguments.
     local_rank = [part for part in arguments[:1] if part.startswith("--local_rank")]
-    is_recipe = arguments[len(local_rank) : len(local_rank) + 1] == ["recipe"]
-    parser = build_recipe_parser() if is_recipe else build_parser()
-    options = parser.parse_args(arguments[len(local_rank) + 1 :] if is_recipe else arguments)
+    command = next(iter(arguments[len(local_rank) :]), "")
+    is_recipe, is_plan = command == "recipe", command == "plan"
+    parser = build_recipe_parser() if is_recipe else build_plan_parser() if is_plan else build_parser()
+    options = parser.parse_args(arguments[len(local_rank) + 1 :] if is_recipe or is_plan else arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for noisy in ("DeepSpeed", "accelerate", "httpx", "filelock"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -81,10 +98,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             from .recipe import run_recipe
 
             return run_recipe(options, arguments[len(local_rank) + 1 :])
-        from .run import run_stage
         from .stage_files import load_stage
 
         config = load_stage(options.config, options.overrides)
+        if is_plan:
+            from .plan import run_plan
+
+            return run_plan(config, options.gpus, words=options.words, device=options.device)
+        from .run import run_stage
+
         run_stage(config, dry_run=options.dry_run, resume=options.resume)
     except VilaHDError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Stop on a signal without losing work: save after the step that is running, then leave with a status of its own.
+"""Stop on a signal without losing work: save after the step that is running, leave with a status of its own.
 
 Schedulers announce the end of a job with SIGTERM (most) or a signal that was asked for (Slurm's
 ``--signal=USR1@120``). Any rank may get it; all of them stop after the same step.

@@ -19,7 +19,8 @@ from vila_hd.utils import config as yaml_config
 from .config import RecipeConfig, StageConfig
 from .distributed import barrier, rank
 from .engine import free_port
-from .run import MODEL_FOLDER, run_stage
+from .run import run_stage
+from .saving import MODEL_FOLDER
 from .stage_files import load_recipe
 
 logger = logging.getLogger(__name__)

@@ -3,7 +3,6 @@
 import json
 import logging
 import platform
-import shutil
 import sys
 import tempfile
 from importlib import metadata
@@ -12,27 +11,28 @@ from typing import Any
 
 import torch
 import yaml
-from torch import Tensor
 from transformers import PrinterCallback, TrainingArguments, set_seed
+from transformers.integrations import TensorBoardCallback
 
 from vila_hd.errors import VilaHDError
 from vila_hd.utils import config as yaml_config
+from vila_hd.utils.imports import import_optional
 
 from .assembly import Assembly, assemble
 from .callbacks import RunLog
 from .checkpoints import newest_intact
 from .config import StageConfig
-from .distributed import barrier, rank, world_size
-from .engine import engine_config, flatten_scalars, prepare_process, restore_scalars, whole_models
+from .distributed import rank, world_size
+from .engine import engine_config, flatten_scalars, prepare_process, whole_models
 from .exits import Preempted
+from .lora import add_adapters
+from .maps import SelectionMaps
 from .preemption import StopOnSignal
-from .stages import announce, freeze_all_but
+from .saving import MODEL_FOLDER, save
+from .stages import announce, count_by_component, freeze_all_but
 from .trainer import StageTrainer
 
 logger = logging.getLogger(__name__)
-
-MODEL_FOLDER = "model"
-"""Sub-folder of a run folder with the finished model."""
 
 PACKAGES = ("torch", "transformers", "deepspeed", "accelerate", "numpy", "safetensors")
 
@@ -63,7 +63,9 @@ def run_stage(config: StageConfig, *, dry_run: bool = False, resume: bool = Fals
             set_seed(config.seed)
             with whole_models():
                 assembly = assemble(config, ranks=world_size())
-            counts = freeze_all_but(assembly.model, config.trainable)
+            freeze_all_but(assembly.model, config.trainable)
+            if config.lora is not None:
+                add_adapters(assembly.model, config.lora)
         except VilaHDError:
             raise
         except ValueError as error:
@@ -71,16 +73,15 @@ def run_stage(config: StageConfig, *, dry_run: bool = False, resume: bool = Fals
         check_supervision(assembly, config)
         if rank() == 0:
             logger.info("stage %s (%s), %d process(es)", config.name, config.stage, world_size())
-            logger.info("%s", "\n".join(announce(counts)))
+            logger.info("%s", "\n".join(announce(count_by_component(assembly.model))))
             if not dry_run:
                 describe_run(config)
         scalars = flatten_scalars(assembly.model)
-        trainer = build_trainer(config, assembly, arguments, None if dry_run else folder / "metrics.jsonl")
+        trainer = build_trainer(config, assembly, arguments, None if dry_run else folder)
         train(trainer, newest_intact(folder) if resume else None)
         if dry_run:
             return None
-        save(trainer, assembly, scalars, finished)
-        return finished
+        return save(trainer, assembly, config, scalars)
 
 
 def train(trainer: StageTrainer, checkpoint: Path | None) -> None:
@@ -106,6 +107,8 @@ def train(trainer: StageTrainer, checkpoint: Path | None) -> None:
 def training_arguments(config: StageConfig, folder: Path, *, dry_run: bool = False) -> TrainingArguments:
     """The stage as transformers' arguments. Creating them starts the process group."""
     prepare_process()
+    if "wandb" in config.trackers and not dry_run:
+        import_optional("wandb", extra="wandb", purpose="trackers=[wandb]")
     cpu = not torch.cuda.is_available()
     # The world size is known from the environment before the process group exists.
     ranks = _ranks_from_environment()
@@ -131,6 +134,7 @@ def training_arguments(config: StageConfig, folder: Path, *, dry_run: bool = Fal
         ddp_backend="gloo" if cpu else None,
         deepspeed=engine_config(config.deepspeed, config.precision),
         activation_checkpointing=config.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if config.gradient_checkpointing else None,
         train_sampling_strategy="sequential",
         dataloader_num_workers=config.data.num_workers,
         dataloader_prefetch_factor=config.data.prefetch if config.data.num_workers else None,
@@ -139,7 +143,8 @@ def training_arguments(config: StageConfig, folder: Path, *, dry_run: bool = Fal
         remove_unused_columns=False,
         label_names=["labels"],
         disable_tqdm=True,
-        report_to=[],
+        run_name=config.name,
+        report_to=["wandb"] if "wandb" in config.trackers and not dry_run else [],
     )
 
 
@@ -165,9 +170,9 @@ def check_supervision(assembly: Assembly, config: StageConfig) -> None:
 
 
 def build_trainer(
-    config: StageConfig, assembly: Assembly, arguments: TrainingArguments, metrics: Path | None
+    config: StageConfig, assembly: Assembly, arguments: TrainingArguments, folder: Path | None
 ) -> StageTrainer:
-    """The trainer with its log."""
+    """The trainer with everything that writes down what happens; ``folder`` None: nothing is written."""
     trainer = StageTrainer(
         step=assembly.step,
         optim=config.optim,
@@ -177,13 +182,19 @@ def build_trainer(
         data_collator=assembly.collator,
     )
     trainer.remove_callback(PrinterCallback)
-    log = RunLog(
-        trainer.metric_means,
-        metrics,
-        pictures_per_step=config.global_batch_size,
-        items_per_picture=config.data.samples_per_row,
-    )
-    trainer.add_callback(log)
+    trainer.add_callback(RunLog(None if folder is None else folder / "metrics.jsonl"))
+    if folder is None:
+        return trainer
+    writer = None
+    if "tensorboard" in config.trackers and rank() == 0:
+        import_optional("tensorboard", extra="train", purpose="trackers=[tensorboard]")
+        from torch.utils.tensorboard import SummaryWriter
+
+        writer = SummaryWriter(folder / "tensorboard")
+        trainer.add_callback(TensorBoardCallback(writer))
+    if config.maps_steps and assembly.watched is not None:
+        batch = assembly.collator([assembly.watched[i] for i in range(config.maps_samples)])
+        trainer.add_callback(SelectionMaps(config, batch, writer))
     return trainer
 
 
@@ -200,19 +211,3 @@ def describe_run(config: StageConfig) -> None:
         "threads": torch.get_num_threads(),
     }
     (folder / "versions.json").write_text(json.dumps(versions, indent=2) + "\n")
-
-
-def save(trainer: StageTrainer, assembly: Assembly, scalars: set[str], folder: Path) -> None:
-    """Write the finished model under a temporary name, then give it its own.
-
-    Every rank takes part: under ZeRO-3 the weights are gathered from all of them.
-    """
-    state: dict[str, Tensor] | None = trainer.accelerator.get_state_dict(trainer.deepspeed)
-    if rank() == 0:
-        assert state is not None
-        partial = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        assembly.save(partial, restore_scalars(state, scalars))
-        partial.rename(folder)
-        logger.info("saved %s", folder)
-    barrier()

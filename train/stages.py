@@ -62,17 +62,25 @@ def freeze_all_but(model: nn.Module, trainable: Iterable[Component]) -> dict[Com
         ValueError: a component of ``trainable`` has no parameter in this model.
     """
     wanted = set(trainable)
-    counts: dict[Component, tuple[int, int]] = {}
     for name, parameter in model.named_parameters():
-        component = component_of(name)
-        parameter.requires_grad_(component in wanted)
-        trained, frozen = counts.get(component, (0, 0))
-        # Under ZeRO-3 a parameter is empty here and knows its full size as ds_numel.
-        size = getattr(parameter, "ds_numel", parameter.numel())
-        counts[component] = (trained + size, frozen) if component in wanted else (trained, frozen + size)
+        parameter.requires_grad_(component_of(name) in wanted)
+    counts = count_by_component(model)
     missing = sorted(wanted - set(counts))
     if missing:
         raise ValueError(f"trainable names {missing}, but the model has only {sorted(counts)}")
+    return counts
+
+
+def count_by_component(model: nn.Module) -> dict[Component, tuple[int, int]]:
+    """Per component of the model: numbers of trained and of frozen values."""
+    counts: dict[Component, tuple[int, int]] = {}
+    for name, parameter in model.named_parameters():
+        component = component_of(name)
+        trained, frozen = counts.get(component, (0, 0))
+        # Under ZeRO-3 a parameter is empty and knows its full size as ds_numel.
+        size = getattr(parameter, "ds_numel", parameter.numel())
+        trains = parameter.requires_grad
+        counts[component] = (trained + size, frozen) if trains else (trained, frozen + size)
     return counts
 
 

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vila_hd.configuration_vila_hd import VilaHDConfig
 from vila_hd.options import HighResOptions
+from vila_hd.projector import complete_cells
 from vila_hd.ps3.configuration_ps3 import PS3VisionConfig
 from vila_hd.ps3.regions import Regions
 from vila_hd.ps3.resampling import grid_of, scale_size
@@ -333,6 +335,7 @@ class LanguageStep:
             "language": loss.detach() * steps,
             "exact_match": language.exact_match(output.supervised_logits, batch["labels"]),
             "high_res_patches": mean_patches(output.looks),
+            "visual_tokens": mean_visual_tokens(output.looks, unwrap(model).config),
         }
         if config.looks.guided_by == "prompt":
             grids = [] if output.looks is None else output.looks.grids[0]
@@ -408,6 +411,14 @@ class AccountedStep:
 def mean_patches(chosen: PatchSelection | None) -> Tensor:
     """Mean number of high-resolution patches per look."""
     return torch.zeros(()) if chosen is None else (chosen.index >= 0).sum(1).float().mean()
+
+
+def mean_visual_tokens(chosen: PatchSelection | None, config: VilaHDConfig) -> Tensor:
+    """Mean number of visual tokens per look, of all resolutions."""
+    if chosen is None:
+        return torch.zeros(())
+    cells = complete_cells(chosen.index, chosen.grids, config.downsample, config.cell_rule)
+    return torch.tensor(cells.counts).clamp(min=1).float().mean() + config.low_res_tokens
 
 
 def scale_grids(config: PS3VisionConfig, picture_size: tuple[int, int]) -> list[tuple[int, int]]:

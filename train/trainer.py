@@ -13,6 +13,7 @@ from transformers import Trainer
 from . import checkpoints
 from .config import OptimConfig
 from .distributed import rank, world_size
+from .meter import Meter
 from .stages import component_of, eval_frozen_modules
 
 
@@ -43,26 +44,6 @@ class Step(Protocol):
         ...
 
 
-class MetricMeans:
-    """Running means of what the steps report since the last log."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
-
-    def add(self, metrics: dict[str, Tensor]) -> None:
-        """Take the metrics of one micro-batch."""
-        for name, value in metrics.items():
-            self.sums[name] = self.sums.get(name, torch.zeros(())) + value.detach().float().cpu()
-            self.counts[name] = self.counts.get(name, 0) + 1
-
-    def take(self) -> dict[str, float]:
-        """Means since the last call."""
-        means = {name: float(value) / self.counts[name] for name, value in self.sums.items()}
-        self.sums, self.counts = {}, {}
-        return means
-
-
 class StageTrainer(Trainer):
     """Trainer whose loss is a :class:`Step`."""
 
@@ -71,7 +52,7 @@ class StageTrainer(Trainer):
         super().__init__(**kwargs)
         self.step = step
         self.optim_config = optim
-        self.metric_means = MetricMeans()
+        self.meter = Meter()
         self._partial = Path(self.args.output_dir)
         # Trainer counts the supervised tokens of an optimiser step only for models that accept the count.
         self.model_accepts_loss_kwargs = step.normalised_over_accumulation
@@ -99,12 +80,18 @@ class StageTrainer(Trainer):
         result = self.step(model, inputs, num_items=num_items)
         # A share of the whole optimiser step is small; the log tells its mean.
         shares = self.args.gradient_accumulation_steps if self.step.normalised_over_accumulation else 1
-        self.metric_means.add({"loss": result.loss * shares, **result.metrics})
+        self.meter.add({"loss": result.loss * shares, **result.metrics}, inputs)
         return (result.loss, result) if return_outputs else result.loss
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Zero: transformers' estimate counts the values of one input tensor, and pictures come as a list."""
         return 0
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the steps' own metrics and the speed to the numbers of every log; every rank calls it."""
+        if "loss" in logs:
+            logs |= self.meter.read()
+        super().log(logs, start_time)
 
     # ---------------------------------------------------------------- checkpoints
 
@@ -129,7 +116,7 @@ class StageTrainer(Trainer):
         return str(self._partial)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Only the folder: the engine's state has the weights, a second copy would be gathered for nothing."""
+        """Only the folder: the engine's state has the weights, a second copy would be gathered in vain."""
         Path(output_dir or self.args.output_dir).mkdir(parents=True, exist_ok=True)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:

@@ -8,6 +8,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 from transformers.utils import cached_file
 
+from .adapters import base_of, is_adapter, merge_adapter
 from .checkpoint_files import require_intact
 from .configuration_vila_hd import VilaHDConfig
 from .errors import VilaHDError
@@ -41,7 +42,8 @@ def load(
     """The model, ready to answer, and its processor.
 
     Args:
-        name: ``"nano"`` (comes with the package), a model folder, or a hub id.
+        name: ``"nano"`` (comes with the package), a model folder, a folder with an adapter (the model that it
+            makes of its base is opened), or a hub id.
         dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: the checkpoint's own on an accelerator,
             float32 on a CPU, where the short formats are slow or unsupported on many machines.
         device: as for torch; None: the GPU when there is one, else the CPU.
@@ -55,6 +57,17 @@ def load(
         VilaHDError: no such model, one of another kind, a damaged one, or an option of unknown value.
     """
     source = _find(name)
+    if is_adapter(Path(source)):
+        model, processor = load(
+            base_of(Path(source)),
+            dtype=dtype,
+            device=device,
+            attn_implementation=attn_implementation,
+            trust_remote_code=trust_remote_code,
+            local_files_only=local_files_only,
+        )
+        merge_adapter(model, Path(source))
+        return model, processor
     other = find_format(_config_folder(source, revision, local_files_only))
     if other is not None:
         return other.load(
@@ -91,7 +104,8 @@ def _find(name: str | Path) -> str:
         return str(BUNDLED)
     path = Path(name).expanduser()
     if path.is_dir():
-        if not (path / "config.json").exists() and find_format(path) is None:
+        known = (path / "config.json").exists() or is_adapter(path)
+        if not known and find_format(path) is None:
             raise VilaHDError(f"{name}: no config.json in this folder; give the folder of a saved model")
         return str(path)
     if path.exists():

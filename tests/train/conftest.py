@@ -75,7 +75,9 @@ def run_ranks(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Ra
     partner died are killed after a moment, too, but that is for the test to judge.
     """
 
-    def run(function: Callable[..., Any], *arguments: Any, ranks: int = 2, timeout: float = 120) -> list[Rank]:
+    def run(
+        function: Callable[..., Any], *arguments: Any, ranks: int = 2, timeout: float = 120
+    ) -> list[Rank]:
         folder = tmp_path_factory.mktemp("ranks")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

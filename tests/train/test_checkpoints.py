@@ -41,7 +41,10 @@ def flip(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: truncate(folder / "global_step" / "state.pt"), "state.pt has 1023 bytes, expected 1024"),
+        (
+            lambda folder: truncate(folder / "global_step" / "state.pt"),
+            "state.pt has 1023 bytes, expected 1024",
+        ),
         (lambda folder: flip(folder / "global_step" / "state.pt"), "state.pt has another checksum"),
         (lambda folder: (folder / "trainer_state.json").unlink(), "trainer_state.json: No such file"),
         (lambda folder: (folder / "manifest.json").unlink(), "no readable manifest.json"),

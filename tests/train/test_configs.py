@@ -30,7 +30,7 @@ def test_shipped_model_file_loads(path):
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("deepspeed/*.json")), ids=lambda path: path.stem)
 def test_shipped_deepspeed_file_has_the_stage_of_its_name(path):
-    assert path.stem == f"zero{json.loads(path.read_text())['zero_optimization']['stage']}"
+    assert path.stem.split("_")[0] == f"zero{json.loads(path.read_text())['zero_optimization']['stage']}"
 
 
 @pytest.mark.parametrize("smoke", [False, True])

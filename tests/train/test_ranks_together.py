@@ -1,4 +1,4 @@
-"""Ranks whose batches hold different things take the same step: nobody waits for ever, no gradient is lost."""
+"""Ranks whose batches hold different things take the same step: nobody waits forever, no gradient is lost."""
 
 import itertools
 import json
