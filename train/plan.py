@@ -167,7 +167,7 @@ def estimate_activations(
     """Bytes kept for the backward pass of one micro-batch by part, tokens per sequence, and visual ones."""
     vision: PS3VisionConfig = model.config.vision_config
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-    pictures, items = config.micro_batch_size, config.data.items_per_picture
+    pictures, items = config.micro_batch_size, config.data.samples_per_row
     looks = pictures * items
     patches = patches_per_look(config, vision)
     low = vision.low_res_grid**2

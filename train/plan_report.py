@@ -120,8 +120,8 @@ class Plan:
         verdict = "fits" if self.fits else "DOES NOT FIT"
         usable = FREE * self.gpus.memory_gb
         return [
-            f"stage {config.name} ({config.stage}) on {self.gpus.count} GPU(s) of {self.gpus.memory_gb:g} GB, "
-            f"ZeRO-{self.stage}, {config.precision}",
+            f"stage {config.name} ({config.stage}) on {self.gpus.count} GPU(s) of {self.gpus.memory_gb:g} GB "
+            f"under ZeRO-{self.stage}, {config.precision}",
             "",
             *self._components(),
             "",
