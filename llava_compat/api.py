@@ -38,7 +38,8 @@ from .conversation import Conversation, conv_templates, template_for_path
 from .dynamic_aspect import Size, plan_by_sizes
 from .first_turn import first_turn_ends
 from .generation_settings import complete_config
-from .look_settings import Count, LookSettings
+from .look_attributes import LookAttributes
+from .look_settings import LookSettings
 from .looks import SelectionMaps, read_regions, selection_of
 from .media import File, Image, Media, Part, Video, read_prompt
 from .model_views import VisionTower, add_token_names
@@ -128,7 +129,7 @@ class _Reading:
     stop_ids: list[int]
 
 
-class VilaModel:
+class VilaModel(LookAttributes):
     """A loaded model with the methods and attributes that VILA scripts use. Build it with ``load``.
 
     Attributes:
@@ -167,32 +168,13 @@ class VilaModel:
         )
         self._image_aspect_ratio = self.config.image_aspect_ratio
         self.conversation: Conversation = conv_templates[template].copy()
-        self.look_settings = LookSettings.from_config(vars(self.config))
+        self.start_looks(LookSettings.from_config(vars(self.config)))
         self.vision_tower = VisionTower(self)
         self._readings: dict[str | None, _Reading] = {}
         self.tokenizer = processor.tokenizer
         add_token_names(self.tokenizer, self._reading().stop_ids)
 
     # ------------------------------------------------------------ what scripts read and set
-
-    @property
-    def look_settings(self) -> LookSettings:
-        """How closely to look, all of it at once."""
-        return LookSettings(
-            num_look_close=self.num_look_close,
-            num_token_look_close=self.num_token_look_close,
-            look_close_mode=self.look_close_mode,
-            max_select_num_each_scale=self.max_select_num_each_scale,
-            smooth_selection_prob=self.smooth_selection_prob,
-        )
-
-    @look_settings.setter
-    def look_settings(self, settings: LookSettings) -> None:
-        self.num_look_close: Count = settings.num_look_close
-        self.num_token_look_close: Count = settings.num_token_look_close
-        self.look_close_mode: str = settings.look_close_mode
-        self.max_select_num_each_scale: Sequence[int] | None = settings.max_select_num_each_scale
-        self.smooth_selection_prob: bool = settings.smooth_selection_prob
 
     @property
     def default_generation_config(self) -> GenerationConfig:

@@ -19,12 +19,17 @@ def complete_config(
         limit: tokens that the language model reads; None: any number.
 
     Raises:
-        VilaHDError: the prompt leaves no room for an answer; names both numbers.
+        VilaHDError: the prompt leaves no room for an answer, which names both numbers; or ``config`` is none.
     """
     if limit is not None and prompt_tokens > limit:
         raise VilaHDError(
             f"the prompt has {prompt_tokens} tokens, but the language model reads {limit}: look less closely "
             "(num_look_close, num_token_look_close), or show fewer pictures"
+        )
+    if config is not None and not isinstance(config, GenerationConfig):
+        raise VilaHDError(
+            f"generation_config of type {type(config).__name__}: use transformers.GenerationConfig, or "
+            "change model.default_generation_config"
         )
     config = copy.deepcopy(default if config is None else config)
     for name in ("eos_token_id", "pad_token_id", "bos_token_id"):

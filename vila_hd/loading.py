@@ -110,8 +110,8 @@ def _find(name: str | Path) -> str:
         return str(path)
     if path.exists():
         raise VilaHDError(f"{name}: a file, not a folder; give the folder of a saved model")
-    if isinstance(name, Path) or str(name).startswith(("/", ".", "~")) or str(name).count("/") > 1:
-        raise VilaHDError(f"{name}: no such folder; check the name")
+    if isinstance(name, Path) or str(name).startswith(("/", ".", "~")) or str(name).count("/") != 1:
+        raise VilaHDError(f"{name}: no such folder; use 'nano', a model folder or a hub id like owner/name")
     return str(name)
 
 

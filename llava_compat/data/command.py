@@ -163,6 +163,8 @@ def _run_check(args: argparse.Namespace) -> int:
         processor,
         look_at_images="no" if args.no_images else "decode" if args.decode else "header",
     )
+    if not summary.rows:
+        raise DataError(f"{args.path}: no rows to check; give a file that holds some")
     for line in [to_json(summary, args.path)] if args.json else describe(summary, args.path):
         print(line)
     return int(summary.num_problems > 0)

@@ -11,6 +11,7 @@ from transformers import GenerationConfig
 import llava_compat.api as llava
 from llava_compat import conversation
 from llava_compat.checkpoints import load_checkpoint
+from llava_compat.look_attributes import LookAttributes
 from llava_compat.look_settings import LookSettings
 from vila_hd import VilaHDError
 from vila_hd.testing import tiny_picture
@@ -217,6 +218,26 @@ def test_default_generation_config_is_the_recorded_one(vila_goldens, model):
     assert {name: getattr(config, name) for name in expected} == expected
     config.max_length = 3
     assert model.default_generation_config.max_length == expected["max_length"]
+
+
+def test_a_number_of_looks_replaces_the_checkpoint_s_number_of_patches():
+    """Otherwise ``model.num_look_close = 2`` would do nothing to a model like nano, without a word."""
+    attributes = LookAttributes()
+    attributes.start_looks(LookSettings(num_token_look_close=288))
+    assert attributes.num_token_look_close == 288
+    attributes.num_look_close = 2
+    assert (attributes.num_look_close, attributes.num_token_look_close) == (2, None)
+    attributes.num_token_look_close = 40  # the script's own wins, in any order
+    attributes.num_look_close = 3
+    assert attributes.look_settings == LookSettings(num_look_close=3, num_token_look_close=40)
+    attributes.look_settings = LookSettings(num_look_close=1, num_token_look_close=7)
+    attributes.num_look_close = 2
+    assert attributes.num_token_look_close == 7
+
+
+def test_a_generation_config_of_another_type_is_refused(model):
+    with pytest.raises(VilaHDError, match=r"generation_config of type dict: use transformers\.Generation"):
+        model.generate_content("hello", {"max_new_tokens": 3})
 
 
 @pytest.mark.parametrize(

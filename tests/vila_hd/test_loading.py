@@ -97,6 +97,7 @@ def test_damaged_folders_are_refused_in_one_line(
     ("options", "words"),
     [
         ({"name": "/nowhere/at/all"}, "no such folder"),
+        ({"name": "nana"}, "nana: no such folder; use 'nano'"),
         ({"name": "no/such-model", "local_files_only": True}, "no such folder or hub repository"),
         ({"dtype": "int3"}, "dtype='int3'"),
         ({"device": "toaster"}, "device='toaster'"),

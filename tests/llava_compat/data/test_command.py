@@ -154,6 +154,7 @@ def test_colour_only_where_it_is_wanted(
         (["lint"], "lint"),
         (["check"], "PATH"),
         (["check", "no.json"], "no.json: no such file"),
+        (["check", "empty.json"], "empty.json: no rows to check"),
         (["check", "rows.csv"], "unknown kind of file"),
         (["check", "rows.jsonl", "--limit", "-1"], "use a whole number >= 0"),
         (["check", "rows.jsonl", "--mixture", "a"], "need a registry .yaml"),
@@ -173,7 +174,8 @@ def test_what_to_mend_on_the_command_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(write_jsonl([GOOD]).parent)
-    Path("rows.csv").touch()
+    for name in ("rows.csv", "empty.json"):
+        Path(name).touch()
     status, out, err = run(capsys, *words)
     assert (status, out) == (2, "")
     assert err.startswith("error: ")
