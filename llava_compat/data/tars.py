@@ -43,7 +43,7 @@ class _Header(tarfile.TarInfo):
     """A header whose size is one: with others, tarfile reads the same place again and again."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> Self:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         header = super().frombuf(buf, encoding, errors)
         if header.size < 0:
             raise tarfile.ReadError(f"a file of {header.size} bytes")
