@@ -39,14 +39,23 @@ class Group:
     members: tuple[Member, ...]
 
 
+EXTENDED = (
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+)
+"""Kinds of members that describe the next one; tarfile reads them as a whole."""
+
+MAX_EXTENDED_BYTES = 2**20
+
+
 class _Header(tarfile.TarInfo):
-    """A header whose size is one: with others, tarfile reads the same place again and again."""
+    """A header whose size is one: with others, tarfile reads the same place for ever, or takes all memory."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         header = super().frombuf(buf, encoding, errors)
-        if header.size < 0:
-            raise tarfile.ReadError(f"a file of {header.size} bytes")
+        if header.size < 0 or (header.type in EXTENDED and header.size > MAX_EXTENDED_BYTES):
+            raise tarfile.ReadError(f"a member of {header.size} bytes")
         return header
 
 
@@ -74,7 +83,7 @@ def scan_tar(path: Path) -> Iterator[Group]:
         with tarfile.open(path, "r:", tarinfo=_Header) as archive:
             for entry in archive:
                 if entry.size < 0:  # from an extended header, which is read later
-                    raise tarfile.ReadError(f"a file of {entry.size} bytes")
+                    raise tarfile.ReadError(f"a member of {entry.size} bytes")
                 if not entry.isfile() or entry.issparse():
                     continue
                 folder, _, name = entry.name.rpartition("/")
@@ -87,7 +96,7 @@ def scan_tar(path: Path) -> Iterator[Group]:
                         number += 1
                     key, members = full, []
                 members.append(Member(f"{dot}{suffix}".lower(), entry.offset_data, entry.size))
-    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
+    except (tarfile.TarError, OSError, ValueError, EOFError, LookupError, OverflowError) as error:
         source = Source(str(path), number)
         what = f"not readable as an uncompressed tar from here on ({error}); get the file again or unpack it"
         raise DataError(what, kind="broken file").at(source, None) from error

@@ -73,7 +73,7 @@ def test_recorded_answers(vila_case, vila_goldens, load_model):
     gt_map = None
     if vila_case["gt_selection_map"]:
         inputs = vila_goldens.case(f"{vila_case['model']}/encode_inputs")
-        gt_map = vila_goldens.tensors(inputs)["gt_selection_maps"][:1]
+        gt_map = vila_goldens.raw_tensors(inputs)["gt_selection_maps"][:1]
     settings = model.look_settings
     set_as_scripts_do(model, vila_case["set_attributes"])
     try:

@@ -19,6 +19,7 @@ from llava_compat.data import ReadOptions, read_rows
 from llava_compat.first_turn import first_turn_ends
 from train.objectives.selection import maps_to_targets, selection_loss
 from vila_hd import HighResOptions
+from vila_hd.fusion import Packed
 from vila_hd.loss import next_token_loss
 from vila_hd.ps3.regions import Regions
 from vila_hd.ps3.selection import score_maps
@@ -132,7 +133,7 @@ def test_visual_tokens(vila_case, vila_goldens, load_recorded):
     recorded = vila_goldens.tensors(vila_case)
     name = vila_case["model"]
     images = vila_goldens.case(f"{name}/pixels")["images"]
-    given = vila_goldens.tensors(vila_goldens.case(f"{name}/encode_inputs"))
+    given = vila_goldens.raw_tensors(vila_goldens.case(f"{name}/encode_inputs"))
     index = vila_case["image_indices"]
     pixels = pixels_of(vila_goldens, processor, [images[i] for i in index])
     options = recorded_options(vila_goldens, vila_case)
@@ -178,7 +179,7 @@ def test_answers(vila_case, vila_goldens, load_recorded, normalised):
     options = recorded_options(vila_goldens, vila_case)
     regions = None
     if vila_case["gt_selection_map"]:
-        given = vila_goldens.tensors(vila_goldens.case(f"{vila_case['model']}/encode_inputs"))
+        given = vila_goldens.raw_tensors(vila_goldens.case(f"{vila_case['model']}/encode_inputs"))
         regions = Regions.from_maps(given["gt_selection_maps"][:1])
     call = {name: inputs[name] for name in ("input_ids", "attention_mask", "pixel_values")}
     call.update(high_res=options, regions=regions)
@@ -220,7 +221,7 @@ def test_answers(vila_case, vila_goldens, load_recorded, normalised):
 
 def training_inputs(goldens, model, processor, case) -> tuple[dict[str, Any], Tensor]:
     """A recorded training batch as inputs of our model, and its labels in our columns."""
-    recorded = goldens.tensors(case)
+    recorded = goldens.raw_tensors(case)
     ids, mask, place = expand(processor, recorded["input_ids"], recorded["attention_mask"])
     labels = torch.full_like(ids, -100)
     real = recorded["attention_mask"].bool()
@@ -385,13 +386,22 @@ def test_padded_batches(vila_case, vila_goldens, load_recorded):
     if "inputs_embeds" in recorded:
         torch.testing.assert_close(seen["embeds"][-1][mask], recorded["inputs_embeds"][mask], **FEATURES)
     assert torch.equal(output.labels, recorded["labels"])
+    if "packed.labels" in recorded:
+        check_packing(recorded, mask, output.labels)
 
 
-NOT_COMPARED = {"packed.attention_mask", "packed.labels", "packed.position_ids"} | {
-    "truncated40.attention_mask",
-    "truncated40.labels",
-}
-"""Batches are neither packed for flash-attention nor cut here: too long a sample is an error."""
+def check_packing(recorded, mask: Tensor, labels: Tensor) -> None:
+    """The published code adds one dummy token at the end, and takes the label of each row's first token."""
+    packed = Packed.from_mask(mask)
+    assert recorded["packed.attention_mask"].tolist() == [[1] * packed.positions.shape[1] + [0]]
+    positions = torch.nn.functional.pad(packed.positions, (0, 1))
+    assert torch.equal(positions, recorded["packed.position_ids"].long())
+    ours = packed.pack(labels).masked_fill(packed.positions == 0, -100)
+    assert torch.equal(torch.nn.functional.pad(ours, (0, 1), value=-100), recorded["packed.labels"])
+
+
+NOT_COMPARED = {"truncated40.attention_mask", "truncated40.labels"}
+"""Samples are cut between turns only, or refused."""
 
 
 def test_every_recorded_field_is_compared(ledgers):
