@@ -56,6 +56,7 @@ def build_samples(
         processor,
         options=look_options(config.looks, model.vision_config),
         max_length=max_length,
+        max_pictures=config.data.max_pictures,
         prompt_end_ids=model.prompt_end_ids,
     )
     dataset = SampleDataset(

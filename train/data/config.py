@@ -96,6 +96,9 @@ class DataConfig:
     """Most tokens of a sample of ``sources``, all visual ones included; None: what the language model reads.
     Later turns are left out where it would be longer; a sample whose first turn is too long is replaced."""
 
+    max_pictures: int | None = None
+    """Most pictures of a sample of ``sources``, kept in the same way; None: any number."""
+
     max_broken: float = 0.01
     """Share of rows of ``sources`` that may be broken; above it, the run stops."""
 
@@ -145,7 +148,14 @@ class DataConfig:
     cores."""
 
     def __post_init__(self) -> None:
-        for name in ("items_per_picture", "picture_repeats", "block_size", "max_length", "prefetch"):
+        for name in (
+            "items_per_picture",
+            "picture_repeats",
+            "block_size",
+            "max_length",
+            "max_pictures",
+            "prefetch",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: use a number >= 1")

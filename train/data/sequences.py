@@ -40,6 +40,7 @@ class SequenceEncoder:
         *,
         options: HighResOptions,
         max_length: int,
+        max_pictures: int | None = None,
         prompt_end_ids: Sequence[int],
     ) -> None:
         """Encode for ``processor``.
@@ -48,38 +49,35 @@ class SequenceEncoder:
             processor: the model's.
             options: how closely the stage looks.
             max_length: most tokens, visual ones included.
+            max_pictures: most pictures; None: any number.
             prompt_end_ids: ``VilaHDConfig.prompt_end_ids``.
         """
         self.encoder = ConversationEncoder(processor)
         self.processor = processor
         self.options = options
         self.max_length = max_length
+        self.max_pictures = max_pictures
         self.prompt_end_ids = list(prompt_end_ids)
 
     def __call__(self, row: Row, sizes: Sequence[tuple[int, int]]) -> TokenSequence:
         """The sequence of ``row``, whose pictures have these sizes (width, height) in pixels.
 
         Raises:
-            TooLongError: the first turn does not fit into ``max_length``.
+            TooLongError: the first turn does not fit into ``max_length``, or has too many pictures.
             VilaHDError: the chat template does not take the row.
         """
         encoded = self.encoder(row.to_chat())
         counts = self.processor.count_image_tokens([(height, width) for width, height in sizes], self.options)
         ends = self._picture_ends(encoded)
-        length = 0
-        kept = None
+        kept, length = None, 0
         for turn in encoded.turns:
             inside = sum(end < turn.stop for end in ends)
             total = turn.stop + sum(count.high_res for count in counts[:inside])
-            if total > self.max_length:
+            if total > self.max_length or (self.max_pictures is not None and inside > self.max_pictures):
                 break
             kept, length = turn, total
         if kept is None:
-            raise TooLongError(
-                f"{row.source}: sample {row.id!r:.80}: the first turn takes up to {total} tokens, "
-                f"{total - encoded.turns[0].stop} of them high-resolution ones, more than data.max_length="
-                f"{self.max_length}; raise it, or lower looks.per_scale or looks.passes"
-            )
+            raise self._too_long(row, total, total - turn.stop, inside)
         return TokenSequence(
             # What the template writes after the turn teaches nothing.
             input_ids=encoded.input_ids[: kept.stop],
@@ -87,6 +85,17 @@ class SequenceEncoder:
             look_positions=self._look_positions(encoded, [end for end in ends if end < kept.stop]),
             length=length,
             truncated=kept is not encoded.turns[-1],
+        )
+
+    def _too_long(self, row: Row, total: int, high_res: int, pictures: int) -> TooLongError:
+        where = f"{row.source}: sample {row.id!r:.80}: the first turn"
+        if total <= self.max_length:
+            return TooLongError(
+                f"{where} shows {pictures} pictures, more than data.max_pictures={self.max_pictures}"
+            )
+        return TooLongError(
+            f"{where} takes up to {total} tokens, {high_res} of them high-resolution ones, more than "
+            f"data.max_length={self.max_length}; raise it, or lower looks.per_scale or looks.passes"
         )
 
     def _picture_ends(self, encoded: EncodedConversation) -> list[int]:

@@ -56,6 +56,7 @@ def make_dataset(folder: Path):
         rows: list[dict[str, Any]],
         *,
         max_length: int = 2000,
+        max_pictures: int | None = None,
         source: dict[str, Any] | None = None,
         **options: Any,
     ) -> SampleDataset:
@@ -65,6 +66,7 @@ def make_dataset(folder: Path):
             tiny_processor(config),
             options=HighResOptions(budget=80),
             max_length=max_length,
+            max_pictures=max_pictures,
             prompt_end_ids=config.prompt_end_ids,
         )
         sources = open_sources([SourceConfig(path=path, convention="interleaved", **(source or {}))])

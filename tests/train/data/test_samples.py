@@ -92,6 +92,16 @@ def test_long_rows_are_cut_between_turns(make_dataset, rows):
     assert cut.length > len(cut.input_ids) + 2 * 10
 
 
+def test_many_pictures_are_cut_between_turns(make_dataset, rows):
+    many = rows[2]
+    cut = make_dataset([many], max_pictures=2)[0]
+    assert cut.report.truncated == 1
+    assert len(cut.pictures) == 2
+    assert words(cut.labels) == "Equal.<|im_end|>"
+    with pytest.raises(VilaHDError, match=r"the first turn shows 2 pictures, more than data.max_pictures=1"):
+        make_dataset([many], max_pictures=1).check_sources()
+
+
 def test_rows_without_room_for_a_turn_are_replaced(make_dataset, rows):
     text, many = rows[0], rows[2]
     dataset = make_dataset([text, many], max_length=60)
