@@ -38,6 +38,9 @@ from .stage_files import ModelFile, load_model_file
 from .steps import MAX_LOGIT_SCALE, AccountedStep, LanguageStep, PretrainStep, SelectStep
 from .trainer import Step
 
+LOGGED_REGIONS = 10_000
+"""Broken samples of region data that are named in the log, per process."""
+
 
 @dataclass(frozen=True)
 class Assembly:
@@ -96,12 +99,16 @@ def _assemble_pretrain(config: StageConfig, ranks: int) -> Assembly:
         tokenizer.save_pretrained(folder, copy_tokenizer=True)
         image_processor.save_pretrained(folder)
 
+    step: Step = PretrainStep(config)
+    if config.data.regions is not None:
+        account = Account(config.data.max_broken, logged=LOGGED_REGIONS, fix="the log names shard and key")
+        step = AccountedStep(step, account)
     return Assembly(
         model=model,
         dataset=region_dataset(config, side=model.config.vision_config.ps3_scales[-1], ranks=ranks),
         collator=RegionCollator(tokenizer),
-        step=PretrainStep(config),
-        count_supervised=lambda batch: len(batch["is_global"]),
+        step=step,
+        count_supervised=functools.partial(count_supervised, config.stage),
         save=save,
         load=lambda folder: cast(nn.Module, PS3Model.from_pretrained(folder)),
     )

@@ -251,6 +251,10 @@ class StageConfig:
             return
         if self.stage != "ps3_pretrain":
             raise ValueError(f"data.regions with stage={self.stage!r}: only 'ps3_pretrain' reads regions")
+        if self.data.regions.resize == "fit" and self.selection.resolution == "scales":
+            raise ValueError(
+                "selection.resolution=scales with data.regions.resize=fit: grids differ; use cells"
+            )
         if self.contrastive.swapped_captions:
             raise ValueError(
                 f"contrastive.swapped_captions={self.contrastive.swapped_captions} with data.regions: only "

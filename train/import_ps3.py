@@ -6,6 +6,7 @@ in the files. Finished shards are skipped, so that an interrupted run goes on wh
 """
 
 import argparse
+import io
 import json
 import logging
 import sys
@@ -16,11 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from llava_compat.data import DataError
 from vila_hd.errors import VilaHDError
-from vila_hd.images import image_size, open_image
+from vila_hd.images import ORIENTATION_TAG, ORIENTATIONS, image_size, open_image
+from vila_hd.options import Box
 
-from .data.region_rows import fit_boxes, parse_captions
+from .data.region_rows import fit_boxes, parse_box, parse_captions
 from .data.shards import ShardWriter, find_shards, is_image, iterate_members, read_index
 
 logger = logging.getLogger(__name__)
@@ -88,14 +92,43 @@ def read_texts(shard: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     return rows, problems
 
 
-def check_picture(content: bytes, row: Mapping[str, Any], *, decode: bool) -> None:
-    """Pass when the boxes of ``row`` fit the picture.
+def turn_box(box: Box, orientation: int, size: tuple[int, int]) -> Box:
+    """A box of a picture as it is stored, in the picture turned upright by its EXIF ``orientation``.
+
+    Args:
+        box: xyxy in pixels.
+        orientation: 1 to 8.
+        size: width and height as stored.
+    """
+    width, height = size
+    x1, y1, x2, y2 = box
+    if orientation in (2, 3):
+        x1, x2 = width - x2, width - x1
+    if orientation in (3, 4):
+        y1, y2 = height - y2, height - y1
+    if orientation in (7, 8):
+        x1, x2 = width - x2, width - x1
+    if orientation in (6, 7):
+        y1, y2 = height - y2, height - y1
+    return (y1, x1, y2, x2) if orientation >= 5 else (x1, y1, x2, y2)
+
+
+def fit_row(content: bytes, row: dict[str, Any], *, decode: bool) -> dict[str, Any]:
+    """``row`` with boxes of the upright picture; the published ones are of the stored picture.
 
     Raises:
-        VilaHDError: they do not, or it cannot be read.
+        VilaHDError: they do not fit the picture, or it cannot be read.
     """
     size = open_image(content).size if decode else image_size(content)
-    fit_boxes([tuple(region["box"]) for region in row["regions"]], size)
+    with Image.open(io.BytesIO(content)) as stored:
+        orientation, stored_size = stored.getexif().get(ORIENTATION_TAG, 1), stored.size
+    boxes = [parse_box(region["box"]) for region in row["regions"]]
+    if orientation in ORIENTATIONS:
+        fit_boxes(boxes, stored_size)
+        boxes = [turn_box(box, orientation, stored_size) for box in boxes]
+    fitted = fit_boxes(boxes, size)
+    regions = [{**region, "box": list(box)} for region, box in zip(row["regions"], fitted, strict=True)]
+    return {**row, "regions": regions}
 
 
 def import_shard(images: Path, texts: Path, name: str, options: ImportOptions) -> Counter[str]:
@@ -131,7 +164,7 @@ def _join(images: Path, texts: Path, writer: ShardWriter | None, options: Import
             continue
         row = rows[key]
         try:
-            check_picture(content, row, decode=options.decode)
+            row = fit_row(content, row, decode=options.decode)
         except VilaHDError as error:
             problems[key] = str(error)
             continue

@@ -54,12 +54,6 @@ class RegionDataConfig:
     shuffle_window: int = 4096
     """Consecutive samples of the shuffled shards among which samples are shuffled."""
 
-    max_broken_rate: float = 0.01
-    """Share of samples that may be broken; a process that meets more stops the run."""
-
-    broken_after: int = 1000
-    """Samples that a process reads before that rate counts."""
-
     def __post_init__(self) -> None:
         if not self.sources:
             raise ValueError("sources is empty: name at least one")
@@ -71,9 +65,7 @@ class RegionDataConfig:
             raise ValueError(f"crop_area={self.crop_area}: use two shares with 0 < low <= high <= 1")
         if not self.crop_aspect >= 1:
             raise ValueError(f"crop_aspect={self.crop_aspect}: use a factor >= 1")
-        for name in ("min_visible", "max_broken_rate"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)}: use a share from 0 to 1")
-        for name in ("shuffle_window", "broken_after"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: use a number >= 1")
+        if not 0 <= self.min_visible <= 1:
+            raise ValueError(f"min_visible={self.min_visible}: use a share from 0 to 1")
+        if self.shuffle_window < 1:
+            raise ValueError(f"shuffle_window={self.shuffle_window}: use a number >= 1")

@@ -25,6 +25,8 @@ def count_supervised(stage: StageKind, batch: dict[str, Any]) -> int:
     """
     if "report" in batch and batch["report"].failure is not None:
         raise VilaHDError(batch["report"].failure)
+    if stage == "ps3_pretrain":
+        return len(batch["look_index"])
     if stage == "select":
         return int((batch["boxes"][:, 2] > batch["boxes"][:, 0]).sum())
     return language.count_supervised(batch["labels"])

@@ -4,12 +4,15 @@ import io
 import json
 import tarfile
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from train.data.regions import RealRegionDataset
 from train.data.shards import read_at, read_index, scan_shard
-from train.import_ps3 import convert_entry, main
+from train.import_ps3 import convert_entry, fit_row, main
 from train.region_config import RegionDataConfig, RegionSource
+from vila_hd.images import open_image
 from vila_hd.testing import tiny_picture
 
 
@@ -57,7 +60,7 @@ def test_import_gives_what_training_reads(tmp_path, capsys):
     assert read_at(shard, members["jpg"]) == picture(2)
     said = json.loads(read_at(shard, members["json"]))
     assert said["global_caption"] == "scene 010002"
-    assert said["regions"][1] == {"box": [30.5, 10, 60, 40.4], "caption": "right 010002"}
+    assert said["regions"][1] == {"box": [30.5, 10, 60, 40], "caption": "right 010002"}
     config = RegionDataConfig(sources=(RegionSource(name="all", path=str(tmp_path / "out")),))
     rows = RealRegionDataset(config, rows=8, seed=0, side=64, items_per_picture=2)
     assert len({rows[i].picture.picture_id for i in range(8)}) == 8
@@ -133,6 +136,22 @@ def test_counts_must_agree(tmp_path, capsys):
     (tmp_path / "txt/00001.tar").unlink()
     assert main([*command, "--check"]) == 2
     assert "2 shards of pictures and 1 of texts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_of_turned_pictures_follow(orientation):
+    stored = Image.new("RGB", (80, 60), "black")
+    stored.paste((255, 255, 255), (8, 16, 32, 24))
+    exif = stored.getexif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    stored.save(file, "JPEG", quality=95, exif=exif)
+    row = {"regions": [{"box": [8, 16, 32, 24], "caption": "white"}], "global_caption": None}
+    (region,) = fit_row(file.getvalue(), row, decode=False)["regions"]
+    upright = open_image(file.getvalue()).convert("L")
+    x1, y1, x2, y2 = map(int, region["box"])
+    assert np.asarray(upright.crop((x1, y1, x2, y2))).min() > 200
+    assert (np.asarray(upright) > 127).sum() == (x2 - x1) * (y2 - y1) == 24 * 8
 
 
 def test_missing_texts_leave_a_global_pair():

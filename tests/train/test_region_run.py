@@ -19,6 +19,7 @@ from vila_hd.ps3.modeling_ps3_dual import PS3Model
 from vila_hd.testing import tiny_picture
 from vila_hd.utils.config import from_dict
 
+FITTED = {"regions": {"sources": [{"name": "a", "path": "x"}], "resize": "fit"}}
 ROOT = Path(__file__).parents[2]
 
 
@@ -40,7 +41,7 @@ def write_stage(folder: Path) -> Path:
         "selection": {"resolution": "scales", "bottom_up_target": "sampled_boxes"},
         "data": {
             "items_per_picture": 2, "num_workers": 1,
-            "regions": {"sources": [{"name": "a", "path": str(folder / "shards")}], "resize": "fit"},
+            "regions": {"sources": [{"name": "a", "path": str(folder / "shards")}], "resize": "squash"},
         },
     }  # fmt: skip
     path = folder / "stage.yaml"
@@ -80,6 +81,10 @@ def test_saved_scale_is_the_one_that_the_loss_used(tmp_path, monkeypatch):
     [
         ({"stage": "sft"}, "only 'ps3_pretrain' reads regions"),
         ({"contrastive": {"swapped_captions": 3}}, "swapped_captions=3 with data.regions"),
+        (
+            {"selection": {"resolution": "scales"}, "data": FITTED},
+            "resolution=scales with data.regions.resize=fit",
+        ),
         ({"data": {}}, "global_instead=true: only with data.regions"),
         ({"data": {"regions": {"sources": []}}}, "sources is empty"),
         ({"data": {"regions": {"sources": [{"name": "a", "path": "x", "weight": 0}]}}}, "weight=0"),

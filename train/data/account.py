@@ -51,9 +51,23 @@ class Report:
 class Account:
     """Adds up the reports of one process."""
 
-    def __init__(self, max_broken: float) -> None:
-        """Stop when more than ``max_broken`` of the rows are broken."""
+    def __init__(
+        self,
+        max_broken: float,
+        *,
+        logged: int = LOGGED,
+        fix: str = "python -m llava_compat.data check lists all",
+    ) -> None:
+        """Start to count.
+
+        Args:
+            max_broken: share of the rows that may be broken.
+            logged: broken rows that are logged in full.
+            fix: how to find the broken ones, for the message that ends the run.
+        """
         self.max_broken = max_broken
+        self.logged = logged
+        self.fix = fix
         self.samples = self.broken = self.skipped = self.truncated = 0
 
     def take(self, report: Report) -> None:
@@ -67,7 +81,7 @@ class Account:
         self.truncated += report.truncated
         for problem in report.broken:
             self.broken += 1
-            if self.broken <= LOGGED:
+            if self.broken <= self.logged:
                 logger.warning("broken row left out: %s", problem)
             elif self.broken % 100 == 0:
                 logger.warning("%d broken rows left out so far; the last one: %s", self.broken, problem)
@@ -79,8 +93,8 @@ class Account:
         if self.broken > self.max_broken * seen:
             raise VilaHDError(
                 f"{self.broken} broken row(s) among {self.samples + self.broken}, more than "
-                f"data.max_broken={self.max_broken:g}: mend them (python -m llava_compat.data check lists "
-                f"all) or raise it; the last one: {report.broken[-1]}"
+                f"data.max_broken={self.max_broken:g}: mend them ({self.fix}) or raise it; the last one: "
+                f"{report.broken[-1]}"
             )
 
     def metrics(self) -> dict[str, Tensor]:

@@ -53,7 +53,11 @@ class RegionCollator:
         self.tokenizer = tokenizer
 
     def __call__(self, rows: Sequence[Regions]) -> dict[str, Any]:
-        """Batch of ``rows``."""
+        """Batch of ``rows``. When one could not be made there is none, and ``report`` says why."""
+        reports = [row.report for row in rows if row.report is not None]
+        report = {"report": Report.merge(reports)} if reports else {}
+        if reports and report["report"].failure is not None:
+            return report
         whole = torch.tensor([i for i, row in enumerate(rows) if row.use_global], dtype=torch.long)
         captions = [caption for row in rows for caption in row.captions]
         captions += [rows[i].picture.global_caption for i in whole.tolist()]
@@ -76,6 +80,7 @@ class RegionCollator:
             "swapped_index": wrong_index,
             # Of the tokens: texts that differ in what is cleaned away or cut off are the same to the model.
             "caption_ids": torch.tensor([_number(ids) for ids in input_ids])[text_index],
+            **report,
         }
 
 

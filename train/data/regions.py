@@ -1,6 +1,8 @@
 """Pictures with captioned regions as training rows. Row ``i`` is a pure function of (config, seed, i)."""
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -8,51 +10,17 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from llava_compat.data import DataError
-from vila_hd.errors import VilaHDError
-from vila_hd.utils.logging import get_logger
 
 from ..region_config import RegionDataConfig
+from .account import Report
 from .captions import clean_caption, mask_sentences
 from .region_crops import choose_crop, cut_out, move_boxes, prepared_size
 from .region_order import SampleOrder, SourceOrder
 from .region_rows import Captions, RegionRecord, fit_boxes, open_source
 from .scenes import Picture, Regions
 
-logger = get_logger(__name__)
-
 MAX_ATTEMPTS = 20
 """Samples that are tried for one row; so many broken ones in a row are no accident."""
-
-
-class BrokenSamples:
-    """Counts the broken samples that this process met, and stops when they are too many."""
-
-    def __init__(self, *, rate: float, after: int) -> None:
-        """Allow a share of ``rate``, judged once ``after`` samples were read."""
-        self.rate = rate
-        self.after = after
-        self.seen = 0
-        self.broken = 0
-
-    def good(self) -> None:
-        """Count a sample that was read."""
-        self.seen += 1
-
-    def bad(self, error: DataError) -> None:
-        """Count and log a broken one.
-
-        Raises:
-            DataError: more are broken than allowed.
-        """
-        self.seen += 1
-        self.broken += 1
-        logger.warning("broken sample %d of %d: %s", self.broken, self.seen, error)
-        if self.broken > self.rate * max(self.seen, self.after):
-            raise DataError(
-                f"{self.broken} broken samples among {self.seen}, more than max_broken_rate={self.rate:g}: "
-                f"mend the data; the last one: {error}",
-                kind=error.kind,
-            ) from error
 
 
 def name_number(name: str) -> int:
@@ -105,18 +73,14 @@ class RealRegionDataset(Dataset):
             SampleOrder(reader.counts, seed=(seed, number), window=config.shuffle_window)
             for number, reader in enumerate(self.readers)
         ]
-        self.broken = BrokenSamples(rate=config.max_broken_rate, after=config.broken_after)
 
     def __len__(self) -> int:
         return self.rows
 
     def __getitem__(self, index: int) -> Regions:
-        """Row ``index``: of the first sample that is not broken.
-
-        Raises:
-            DataError: too many samples are broken.
-        """
+        """Row ``index``: of the first sample that is not broken; its report names those that are."""
         source, position = self.source_order.at(index)
+        broken: list[str] = []
         for attempt in range(MAX_ATTEMPTS):
             rng = np.random.default_rng((self.seed, index, attempt))
             if attempt:  # a broken sample is replaced by any other one of its source
@@ -125,13 +89,13 @@ class RealRegionDataset(Dataset):
                 record = self.readers[source].read(*self.sample_orders[source].at(position))
                 row = self._make_row(record, self.config.sources[source].name, rng)
             except DataError as error:
-                self.broken.bad(error)
+                broken.append(str(error))
                 continue
-            self.broken.good()
-            return row
-        raise VilaHDError(
-            f"source {self.config.sources[source].name}: {MAX_ATTEMPTS} samples in a row are broken, see the "
-            "warnings; check that pictures and captions belong together"
+            return replace(row, report=Report(broken=tuple(broken)))
+        return no_row(
+            broken,
+            f"source {self.config.sources[source].name}: {MAX_ATTEMPTS} samples in a row are broken; check "
+            f"that pictures and captions belong together; the last one: {broken[-1]}",
         )
 
     def _make_row(self, record: RegionRecord, source: str, rng: np.random.Generator) -> Regions:
@@ -177,6 +141,13 @@ class RealRegionDataset(Dataset):
     def _caption(self, text: str, rng: np.random.Generator) -> str:
         text = clean_caption(text) or text
         return mask_sentences(text, rng) if self.config.sentence_masking else text
+
+
+def no_row(broken: Sequence[str], failure: str) -> Regions:
+    """What stands for a row that cannot be made; its batch is not used."""
+    nothing = Picture(0, torch.zeros(3, 1, 1, dtype=torch.uint8), torch.zeros(0, 4, dtype=torch.long), "")
+    report = Report(samples=0, broken=tuple(broken), failure=failure)
+    return Regions(nothing, nothing.boxes, (), (), False, report)
 
 
 def _as_tensor(boxes: np.ndarray) -> Tensor:

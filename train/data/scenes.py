@@ -14,6 +14,7 @@ from vila_hd import scenes
 from vila_hd.scenes import language
 
 from ..config import DataConfig
+from .account import Report
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,9 @@ class Regions:
 
     use_global: bool
     """Whether the whole picture is a pair as well."""
+
+    report: Report | None = None
+    """What happened while the row was made; None: it was rendered, nothing can."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import io
 import json
-import logging
 
 import datasets
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from llava_compat.data import DataError
+from train.data.account import Account, Report
 from train.data.collators import RegionCollator
 from train.data.regions import RealRegionDataset
 from train.data.shards import ShardWriter
@@ -140,7 +139,7 @@ def test_regions_of_a_picture_share_it_in_a_batch(tmp_path):
     assert not any(value.is_floating_point() for value in batch.values() if torch.is_tensor(value))
 
 
-def test_broken_samples_are_replaced_counted_and_named(tmp_path, caplog):
+def test_broken_samples_are_replaced_and_named(tmp_path):
     write_shards(tmp_path, counts=(8,))
     broken = {
         "cut": {"png": encoded(90, 40)[:200], "json": json.dumps(row(1)).encode()},
@@ -152,13 +151,13 @@ def test_broken_samples_are_replaced_counted_and_named(tmp_path, caplog):
     with ShardWriter(tmp_path / "bad.tar") as writer:
         for key, members in broken.items():
             writer.add(key, members)
-    rows = dataset(tmp_path, max_broken_rate=1.0)
-    with caplog.at_level(logging.WARNING):
-        found = [rows[i] for i in range(13)]
-    assert len(found) == 13
-    assert rows.broken.broken >= 5
-    assert all(f"bad.tar/{key}" in caplog.text for key in broken)
-    again = dataset(tmp_path, max_broken_rate=1.0)
+    found = read_all(dataset(tmp_path, rows=13))
+    report = Report.merge(entry.report for entry in found)
+    assert report.samples == 13
+    assert report.failure is None
+    assert len(report.broken) >= 5
+    assert all(any(f"bad.tar/{key}" in text for text in report.broken) for key in broken)
+    again = dataset(tmp_path, rows=13)
     assert all(same(found[i], again[i]) for i in reversed(range(13)))
 
 
@@ -166,13 +165,26 @@ def test_too_many_broken_samples_stop_the_run(tmp_path):
     write_shards(tmp_path, counts=(6,))
     with ShardWriter(tmp_path / "bad.tar") as writer:
         writer.add("x", {"png": b"?", "json": json.dumps(row(1)).encode()})
-    rows = dataset(tmp_path, max_broken_rate=0.05, broken_after=10)
-    with pytest.raises(
-        DataError, match=r"1 broken samples among \d+, more than max_broken_rate=0.05.*bad.tar/x"
-    ):
-        read_all(rows)
-    rows = dataset(tmp_path, max_broken_rate=0.2, broken_after=10)
-    assert len(read_all(rows)) == 40
+    collate = RegionCollator(PS3Tokenizer(tiny_tokenizer(), context_length=12))
+    report = collate(read_all(dataset(tmp_path, rows=140)))["report"]
+    assert 10 < len(report.broken) < 40
+    with pytest.raises(VilaHDError, match=r"broken row\(s\) among \d+, more than .*0.05.*bad.tar/x"):
+        Account(0.05).take(report)
+    account = Account(0.25)
+    account.take(report)
+    assert float(account.metrics()["broken"]) == pytest.approx(
+        len(report.broken) / (140 + len(report.broken))
+    )
+
+
+def test_nothing_but_broken_samples_end_the_run_with_one_line(tmp_path):
+    with ShardWriter(tmp_path / "bad.tar") as writer:
+        writer.add("x", {"png": b"?", "json": json.dumps(row(1)).encode()})
+    collate = RegionCollator(PS3Tokenizer(tiny_tokenizer(), context_length=12))
+    batch = collate(read_all(dataset(tmp_path, rows=2)))
+    with pytest.raises(VilaHDError, match=r"source s0: 20 samples in a row are broken.*bad.tar/x") as caught:
+        Account(1.0).take(batch["report"])
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("form", ["saved", "parquet", "jsonl", "bytes"])
