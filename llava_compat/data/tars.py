@@ -48,7 +48,7 @@ EXTENDED = (
 MAX_EXTENDED_BYTES = 2**20
 
 
-class _Header(tarfile.TarInfo):
+class CheckedHeader(tarfile.TarInfo):
     """A header whose size is one: with others, tarfile reads the same place for ever, or takes all memory."""
 
     @classmethod
@@ -80,7 +80,7 @@ def scan_tar(path: Path) -> Iterator[Group]:
     members: list[Member] = []
     number = 0
     try:
-        with tarfile.open(path, "r:", tarinfo=_Header) as archive:
+        with tarfile.open(path, "r:", tarinfo=CheckedHeader) as archive:
             for entry in archive:
                 if entry.size < 0:  # from an extended header, which is read later
                     raise tarfile.ReadError(f"a member of {entry.size} bytes")

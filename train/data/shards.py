@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from llava_compat.data.tars import CheckedHeader
 from vila_hd.errors import VilaHDError
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "tiff", "tif")
@@ -114,8 +115,10 @@ def _iterate_archive(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarI
     end = 0
     try:
         size = path.stat().st_size
-        with tarfile.open(path, "r:") as archive:
+        with tarfile.open(path, "r:", tarinfo=CheckedHeader) as archive:
             for member in archive:
+                if member.size < 0:  # from an extended header, which is read later
+                    raise tarfile.ReadError(f"a member of {member.size} bytes")
                 end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
                 if end > size:
                     raise VilaHDError(f"{path}: cut off inside {member.name!r}; get the shard again")
@@ -123,7 +126,9 @@ def _iterate_archive(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarI
                     yield archive, member
         if size < end + tarfile.BLOCKSIZE:
             raise VilaHDError(f"{path}: cut off after {end} bytes; get the shard again")
-    except (tarfile.TarError, OSError) as error:
+    except (tarfile.TarError, OSError, ValueError, EOFError, LookupError, OverflowError) as error:
+        if isinstance(error, VilaHDError):
+            raise
         raise VilaHDError(f"{path}: not a readable uncompressed .tar shard ({error})") from error
 
 
