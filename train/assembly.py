@@ -249,6 +249,10 @@ def load_or_compose(config: StageConfig) -> tuple[VilaHDForConditionalGeneration
     model_file = load_model_file(config.llm)
     words = scene_tokenizer(model_file)
     values: dict[str, Any] = dict(model_file.llm)
+    if "vocab_size" in values:
+        raise VilaHDError(
+            f"llm: {config.llm} has the sizes of a published model; give the folder of its weights"
+        )
     llm_config = AutoConfig.for_model(
         values.pop("model_type"),
         **values,

@@ -112,9 +112,8 @@ def _model_config(config: StageConfig) -> VilaHDConfig:
         return VilaHDConfig(vision_config=vision, text_config=AutoConfig.from_pretrained(config.llm))
     file = load_model_file(config.llm)
     values = dict(file.llm)
-    text = AutoConfig.for_model(
-        cast(str, values.pop("model_type")), **values, vocab_size=len(scene_tokenizer(file)) + 1
-    )
+    words = values.pop("vocab_size", None) or len(scene_tokenizer(file)) + 1
+    text = AutoConfig.for_model(cast(str, values.pop("model_type")), **values, vocab_size=words)
     fusion = dataclasses.asdict(file.fusion)
     fusion.pop("prompt_end")
     return VilaHDConfig(

@@ -1,6 +1,8 @@
 """Adapters hold everything that was trained, and merged equals unmerged."""
 
+import importlib.util
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from train.run import run_stage
 from train.stages import component_of, count_by_component, freeze_all_but
 from vila_hd.errors import VilaHDError
 from vila_hd.options import HighResOptions
-from vila_hd.testing import tiny_model
+from vila_hd.testing import tiny_config, tiny_model, tiny_processor
 
 
 def adapted(config: LoraConfig, trainable=("selector", "projector", "llm"), *, seed=0):
@@ -47,8 +49,6 @@ def logits(model):
 def base(tmp_path):
     folder = tmp_path / "base"
     tiny_model().save_pretrained(folder)
-    from vila_hd.testing import tiny_processor
-
     tiny_processor().save_pretrained(folder)
     return folder
 
@@ -186,6 +186,31 @@ def test_a_run_leaves_a_model_that_opens(merge, tiny_stage, tiny_folder, tmp_pat
     assert changed == {"selector", "projector", "llm"}
 
 
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
+@pytest.mark.parametrize("bits", [4, 8])
+def test_few_bits_learn_and_leave_an_adapter(bits, tiny_stage, tmp_path, run_ranks, values_of):
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_key_value_heads": 4, "head_dim": 16}
+    tiny_folder = tmp_path / "base"
+    tiny_model(tiny_config(text=sizes)).save_pretrained(tiny_folder)
+    tiny_processor().save_pretrained(tiny_folder)
+    config = tiny_stage(
+        tmp_path, zero=2, model=str(tiny_folder), lora={"rank": 2, "bits": bits, "merge": False},
+        max_steps=4, precision="bf16", save_steps=2,
+    )  # fmt: skip
+    values_of(run_ranks(run_stage, config))
+    losses = [json.loads(line)["language"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert losses[-1] < losses[0]
+    model, _ = vila_hd.load(tmp_path / "model")
+    before = vila_hd.load(tiny_folder)[0].state_dict()
+    changed = {component_of(n) for n, v in model.state_dict().items() if not torch.equal(v, before[n])}
+    assert changed == {"selector", "projector", "llm"}
+    shutil.rmtree(tmp_path / "model")
+    shutil.rmtree(tmp_path / "checkpoint-4")
+    values_of(run_ranks(lambda: run_stage(config, resume=True)))
+    again, _ = vila_hd.load(tmp_path / "model")
+    torch.testing.assert_close(again.state_dict(), model.state_dict(), rtol=0, atol=0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("zero", [0, 2, 3])
 def test_killed_run_with_adapters_goes_on(zero, tiny_stage, tmp_path, run_ranks, values_of):
@@ -193,8 +218,6 @@ def test_killed_run_with_adapters_goes_on(zero, tiny_stage, tmp_path, run_ranks,
     straight, cut = tiny_stage(tmp_path / "a", **values), tiny_stage(tmp_path / "b", **values)
     values_of(run_ranks(run_stage, straight, timeout=300))
     values_of(run_ranks(run_stage, cut, timeout=300))
-    import shutil
-
     shutil.rmtree(cut.output_dir / "model")
     shutil.rmtree(cut.output_dir / "checkpoint-4")
     values_of(run_ranks(lambda: run_stage(cut, resume=True), timeout=300))

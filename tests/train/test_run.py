@@ -13,6 +13,7 @@ import vila_hd
 from train.run import run_stage
 from vila_hd.errors import VilaHDError
 from vila_hd.ps3.modeling_ps3 import PS3VisionModel
+from vila_hd.ps3.modeling_ps3_dual import PS3Model
 from vila_hd.testing import tiny_vision_config
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +43,27 @@ def test_zero3_composes_a_new_model_and_learns_the_same(tiny_stage, tmp_path, ru
     assert plain.keys() == cut.keys()
     for name, value in plain.items():
         torch.testing.assert_close(cut[name], value, rtol=0, atol=2e-3, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero", [2, 3])
+def test_pretraining_learns_the_same_under_every_stage(zero, tiny_stage, tmp_path, run_ranks, values_of):
+    values = {
+        "stage": "ps3_pretrain",
+        "model": str(ROOT / "configs/model/nano_smoke.yaml"),
+        "trainable": ["vision", "selector", "text"],
+        "contrastive": {"global_share": 0.5},
+        "max_steps": 2,
+    }
+    for stage in (0, zero):
+        config = tiny_stage(tmp_path / f"zero{stage}", zero=stage, **values)
+        values_of(run_ranks(run_stage, config, timeout=300))
+    assert losses(tmp_path / f"zero{zero}") == pytest.approx(losses(tmp_path / "zero0"), rel=1e-4)
+    plain, cut = (
+        PS3Model.from_pretrained(tmp_path / f"zero{stage}" / "model").state_dict() for stage in (0, zero)
+    )
+    for name, value in plain.items():
+        torch.testing.assert_close(cut[name], value, rtol=0, atol=1e-3, msg=name)
 
 
 @pytest.mark.slow
