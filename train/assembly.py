@@ -148,8 +148,10 @@ def build_ps3(
 ) -> tuple[PS3Model, PS3Tokenizer, PS3ImageProcessor]:
     """A PS3 model with random weights, and its tokenizer and image processor."""
     config, words = ps3_config(model_file, logit_bias=logit_bias)
-    vision = config.vision_config
-    tokenizer = PS3Tokenizer(words, context_length=config.text_config.context_length, clean="canonicalize")
+    vision, text = config.vision_config, config.text_config
+    assert isinstance(vision, PS3VisionConfig)
+    assert isinstance(text, PS3TextConfig)
+    tokenizer = PS3Tokenizer(words, context_length=text.context_length, clean="canonicalize")
     image_processor = PS3ImageProcessor(
         vision.ps3_scales[-1], vision.image_mean, vision.image_std, resize_mode="fit", do_normalize=False
     )

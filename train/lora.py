@@ -165,6 +165,8 @@ def quantize(model: nn.Module, layers: list[str], bits: Literal[4, 8]) -> None:
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, new)
         if not torch.cuda.is_available():
+            # The kernel for answering on CPUs has no gradient, and frozen layers are in eval mode.
+            new.support_avx512bf16_for_cpu = False
             new.to("cpu")
 
 

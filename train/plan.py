@@ -16,7 +16,7 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
 from vila_hd.configuration_vila_hd import VilaHDConfig
 from vila_hd.errors import VilaHDError
@@ -24,6 +24,7 @@ from vila_hd.modeling_vila_hd import VilaHDForConditionalGeneration
 from vila_hd.ps3.configuration_ps3 import PS3VisionConfig
 from vila_hd.ps3.configuration_ps3_dual import PS3Config
 from vila_hd.ps3.modeling_ps3_dual import PS3Model
+from vila_hd.ps3.trunk import Trunk
 
 from .assembly import known_fields, ps3_config, scene_tokenizer
 from .config import StageConfig
@@ -164,16 +165,14 @@ def estimate_activations(
     model: nn.Module, config: StageConfig, *, words: int, device: str
 ) -> tuple[dict[str, int], int, int]:
     """Bytes kept for the backward pass of one micro-batch by part, tokens per sequence, and visual ones."""
-    vision: PS3VisionConfig = model.config.vision_config
+    vision, trunk = _tower_of(model)
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     pictures, items = config.micro_batch_size, config.data.samples_per_row
     looks = pictures * items
     patches = patches_per_look(config, vision)
     low = vision.low_res_grid**2
     high = 0 if config.stage == "select" else patches
-    tower = model.vision_model if isinstance(model, PS3Model) else model.model.vision_tower.vision_model
-    block = tower.trunk.blocks[0]
-    depth = len(tower.trunk.blocks)
+    block, depth = trunk.blocks[0], len(trunk.blocks)
     keeps = {"vision", "selector"} & set(config.trainable)
     parts = {"tower, low": 0, "tower, high": 0}
     if "vision" in keeps:
@@ -201,6 +200,13 @@ def estimate_activations(
         parts["head"] = 3 * looks * words * multi.config.text_config.vocab_size * 4
         parts["projector"] = looks * visual * (4 * vision.hidden_size + 3 * width) * dtype.itemsize
     return parts, length, visual
+
+
+def _tower_of(model: nn.Module) -> tuple[PS3VisionConfig, Trunk]:
+    if isinstance(model, PS3Model):
+        return cast(PS3VisionConfig, model.config.vision_config), model.vision_model.trunk
+    assert isinstance(model, VilaHDForConditionalGeneration)
+    return model.config.vision_config, model.model.vision_tower.vision_model.trunk
 
 
 def patches_per_look(config: StageConfig, vision: PS3VisionConfig) -> int:
@@ -252,7 +258,7 @@ def _language_model(
     dtype: torch.dtype,
     implementation: str,
 ) -> int:
-    settings = language.config.to_dict()
+    settings = cast(PreTrainedConfig, language.config).to_dict()
     layers = settings.pop("num_hidden_layers")
     for name in ("layer_types", "max_window_layers"):
         settings.pop(name, None)

@@ -58,7 +58,7 @@ def load(
     """
     source = _find(name)
     if is_adapter(Path(source)):
-        model, processor = load(
+        whole, processor = load(
             base_of(Path(source)),
             dtype=dtype,
             device=device,
@@ -66,8 +66,8 @@ def load(
             trust_remote_code=trust_remote_code,
             local_files_only=local_files_only,
         )
-        merge_adapter(model, Path(source))
-        return model, processor
+        merge_adapter(whole, Path(source))
+        return whole, processor
     other = find_format(_config_folder(source, revision, local_files_only))
     if other is not None:
         return other.load(
