@@ -34,6 +34,12 @@ GLOBAL_PROMPT = (
     "Describe this picture in two or three sentences: the place, the main objects and how they are arranged. "
     "Begin with the description itself."
 )
+QUESTION_PROMPT = (
+    "Below is a caption of one part of a picture. Write one question about the picture that this part "
+    "answers, without giving the answer away. Say what is asked about clearly enough that a person would "
+    "know where to look. Write the question alone.\n\nCaption: {caption}"
+)
+"""Text only; the braces are filled in."""
 
 RETRY_STATUS = (408, 409, 429, 500, 502, 503, 504)
 """HTTP answers after which the same request may succeed."""

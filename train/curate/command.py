@@ -5,8 +5,12 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vila_hd.errors import VilaHDError
+
+if TYPE_CHECKING:
+    from .captioners import Captioner
 
 
 def _part(text: str) -> tuple[int, int]:
@@ -19,16 +23,29 @@ def _part(text: str) -> tuple[int, int]:
     return k, n
 
 
-def _add_files(parser: argparse.ArgumentParser, rows: str | None) -> None:
+def _add_files(parser: argparse.ArgumentParser, rows: str | None, *, media: bool = True) -> None:
     if rows is not None:
         parser.add_argument("rows", type=Path, help=rows)
-    parser.add_argument(
-        "--media", type=Path, required=True, help="folder that names of pictures are relative to"
-    )
+    if media:
+        text = "folder that names of pictures are relative to"
+        parser.add_argument("--media", type=Path, required=True, help=text)
     parser.add_argument(
         "--out", type=Path, required=True, help="file to write; an unfinished one is continued"
     )
     parser.add_argument("--max-failed", type=float, default=0.05, help="share of pictures (default: 0.05)")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--model", help="image-text-to-text model: folder or hub id")
+    source.add_argument("--endpoint", help="OpenAI-compatible server, e.g. http://localhost:8000/v1")
+    parser.add_argument("--endpoint-model", default="default", help="model that the server is asked for")
+    parser.add_argument("--key-variable", default="OPENAI_API_KEY", help="environment variable of the key")
+    parser.add_argument("--threads", type=int, default=8, help="pictures at a time, of a server (default: 8)")
+    parser.add_argument("--retries", type=int, default=5)
+    parser.add_argument("--timeout", type=float, default=120.0, help="seconds per request")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--max-new-tokens", type=int, default=128)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -59,18 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
         "caption", help="words for boxes and whole pictures, by a model or a server"
     )
     _add_files(caption, "file of 'propose'")
-    source = caption.add_mutually_exclusive_group(required=True)
-    source.add_argument("--model", help="image-text-to-text model: folder or hub id")
-    source.add_argument("--endpoint", help="OpenAI-compatible server, e.g. http://localhost:8000/v1")
-    caption.add_argument("--endpoint-model", default="default", help="model that the server is asked for")
-    caption.add_argument("--key-variable", default="OPENAI_API_KEY", help="environment variable of the key")
-    caption.add_argument(
-        "--threads", type=int, default=8, help="pictures at a time, of a server (default: 8)"
-    )
-    caption.add_argument("--retries", type=int, default=5)
-    caption.add_argument("--timeout", type=float, default=120.0, help="seconds per request")
-    caption.add_argument("--device", default="cpu")
-    caption.add_argument("--max-new-tokens", type=int, default=128)
+    _add_model(caption)
     caption.add_argument("--region-prompt", help="instead of the built-in one")
     caption.add_argument("--global-prompt", help="instead of the built-in one; '' makes no global captions")
     caption.set_defaults(run=_caption)
@@ -89,11 +95,22 @@ def build_parser() -> argparse.ArgumentParser:
     documents.add_argument("--seed", type=int, default=0)
     documents.set_defaults(run=_documents)
 
+    questions = commands.add_parser("questions", help="a question per picture about one of its regions")
+    _add_files(questions, "file of 'caption' or 'documents'", media=False)
+    _add_model(questions)
+    questions.add_argument("--prompt", help="instead of the built-in one; {caption} is filled in")
+    questions.add_argument("--seed", type=int, default=0)
+    questions.set_defaults(run=_questions)
+
     pack = commands.add_parser("pack", help="pictures and rows into tar shards")
     pack.add_argument("rows", type=Path, nargs="+", help="files of 'caption' or 'documents'")
     pack.add_argument("--media", type=Path, required=True)
     pack.add_argument("--out", type=Path, required=True, help="folder of shards; finished ones are skipped")
     pack.add_argument("--per-shard", type=int, default=1000)
+    pack.add_argument(
+        "--min-side", type=int, default=0, help="leave out pictures with a shorter longest side"
+    )
+    pack.add_argument("--max-side", type=int, default=2**31, help="leave out pictures with a longer one")
     pack.set_defaults(run=_pack)
     return parser
 
@@ -118,30 +135,27 @@ def _propose(args: argparse.Namespace) -> str:
     return f"{done} pictures, {failed} failed, in {args.out}"
 
 
+def _make_captioner(args: argparse.Namespace) -> "tuple[Captioner, int]":
+    """What makes texts, and how many pictures at a time it takes."""
+    from .captioners import Endpoint, EndpointCaptioner, PipelineCaptioner
+
+    if args.endpoint is None:
+        return PipelineCaptioner(args.model, device=args.device, max_new_tokens=args.max_new_tokens), 1
+    endpoint = Endpoint(
+        url=args.endpoint, model=args.endpoint_model, key_variable=args.key_variable,
+        timeout=args.timeout, retries=args.retries, max_new_tokens=args.max_new_tokens,
+    )  # fmt: skip
+    return EndpointCaptioner(endpoint), max(1, args.threads)
+
+
 def _caption(args: argparse.Namespace) -> str:
-    from .captioners import (
-        GLOBAL_PROMPT,
-        REGION_PROMPT,
-        Captioner,
-        Endpoint,
-        EndpointCaptioner,
-        PipelineCaptioner,
-    )
+    from .captioners import GLOBAL_PROMPT, REGION_PROMPT
     from .jobs import caption_row
     from .rows import read_rows, run_jobs
 
     region = REGION_PROMPT if args.region_prompt is None else args.region_prompt
     whole = GLOBAL_PROMPT if args.global_prompt is None else args.global_prompt
-    captioner: Captioner
-    if args.endpoint is not None:
-        endpoint = Endpoint(
-            url=args.endpoint, model=args.endpoint_model, key_variable=args.key_variable,
-            timeout=args.timeout, retries=args.retries, max_new_tokens=args.max_new_tokens,
-        )  # fmt: skip
-        captioner, threads = EndpointCaptioner(endpoint), max(1, args.threads)
-    else:
-        captioner = PipelineCaptioner(args.model, device=args.device, max_new_tokens=args.max_new_tokens)
-        threads = 1
+    captioner, threads = _make_captioner(args)
     done, failed = run_jobs(
         read_rows(args.rows),
         lambda row: caption_row(row, args.media, captioner, region_prompt=region, global_prompt=whole),
@@ -150,6 +164,25 @@ def _caption(args: argparse.Namespace) -> str:
         max_failed=args.max_failed,
     )
     return f"{done} pictures, {failed} failed, in {args.out}"
+
+
+def _questions(args: argparse.Namespace) -> str:
+    from .captioners import QUESTION_PROMPT
+    from .jobs import question_row
+    from .rows import read_rows, run_jobs
+
+    prompt = QUESTION_PROMPT if args.prompt is None else args.prompt
+    if "{caption}" not in prompt:
+        raise VilaHDError(f"--prompt {prompt!r:.60}: write {{caption}} where the caption goes")
+    captioner, threads = _make_captioner(args)
+    done, failed = run_jobs(
+        read_rows(args.rows),
+        lambda row: question_row(row, captioner, prompt=prompt, seed=args.seed),
+        args.out,
+        threads=threads,
+        max_failed=args.max_failed,
+    )
+    return f"{done} questions, {failed} failed, in {args.out}"
 
 
 def _documents(args: argparse.Namespace) -> str:
@@ -174,7 +207,8 @@ def _pack(args: argparse.Namespace) -> str:
 
     if args.per_shard < 1:
         raise VilaHDError(f"--per-shard {args.per_shard}: use a number >= 1")
-    samples, shards = pack_rows(args.rows, args.media, args.out, per_shard=args.per_shard)
+    sides = (args.min_side, args.max_side)
+    samples, shards = pack_rows(args.rows, args.media, args.out, per_shard=args.per_shard, sides=sides)
     return f"{samples} samples in {shards} shards in {args.out}"
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import random
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -84,8 +85,45 @@ def caption_row(
     return {**row, "regions": regions, "global_caption": whole}
 
 
-def pack_rows(files: Sequence[Path], media: Path, out: Path, *, per_shard: int) -> tuple[int, int]:
+def question_row(row: Row, captioner: Captioner, *, prompt: str, seed: int) -> Row:
+    """A row of question and answer with its box, for the stages ``select`` and ``sft``; see docs/data.md.
+
+    Args:
+        row: with captioned regions; one of them is drawn, the same whenever the picture has the same name.
+        captioner: given no picture.
+        prompt: with ``{caption}`` in it.
+        seed: of the draw.
+
+    Raises:
+        PictureError: there are no regions, or no question is to be had.
+    """
+    try:
+        said = parse_captions(row)
+    except DataError as error:
+        raise PictureError(str(error)) from error
+    if not said.boxes:
+        raise PictureError("no region to ask about")
+    number = random.Random(f"{seed}/{row['image']}").randrange(len(said.boxes))
+    question = captioner([], prompt.replace("{caption}", said.captions[number]))
+    turns = [
+        {"from": "human", "value": f"<image>\n{question}"},
+        {"from": "gpt", "value": said.captions[number]},
+    ]
+    box = list(said.boxes[number])
+    return {"id": f"{row['image']}#{number}", "image": row["image"], "box": box, "conversations": turns}
+
+
+def pack_rows(
+    files: Sequence[Path], media: Path, out: Path, *, per_shard: int, sides: tuple[int, int] = (0, 2**31)
+) -> tuple[int, int]:
     """Write the pictures of finished rows and their captions into shards; finished shards are skipped.
+
+    Args:
+        files: rows.
+        media: folder of the pictures.
+        out: folder of the shards.
+        per_shard: samples of each but the last one.
+        sides: least and most pixels of the longest side; other pictures are left out.
 
     Returns:
         Numbers of samples and of shards.
@@ -94,6 +132,8 @@ def pack_rows(files: Sequence[Path], media: Path, out: Path, *, per_shard: int) 
         VilaHDError: a row or its picture does not fit; nothing of its shard is kept.
     """
     rows = itertools.chain.from_iterable(read_rows(path) for path in files)
+    if sides != (0, 2**31):
+        rows = (row for row in rows if sides[0] <= max(_size(row, media)) <= sides[1])
     finished = read_index(out)
     samples = shards = 0
     for number, group in enumerate(_groups(rows, per_shard)):
@@ -116,6 +156,13 @@ def _groups(rows: Iterable[Row], size: int) -> Iterable[list[Row]]:
     rows = iter(rows)
     while group := list(itertools.islice(rows, size)):
         yield group
+
+
+def _size(row: Row, media: Path) -> tuple[int, int]:
+    try:
+        return make_reference(row["image"], media, check_files=True).size()
+    except DataError as error:
+        raise VilaHDError(f"{row['image']}: {error}") from error
 
 
 def _pack_row(writer: ShardWriter, key: str, row: Row, media: Path) -> None:

@@ -1,9 +1,13 @@
 """From a folder of pictures to what training reads, through the command line, with real pipelines."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from llava_compat.data import ReadOptions
+from llava_compat.data import read_rows as llava_rows
 from train.curate import captioners
 from train.curate.command import main
 from train.curate.masks import MaskGenerator, MaskOptions
@@ -82,6 +86,46 @@ def test_from_pictures_to_training_rows(sam_folder, media, tmp_path, monkeypatch
         assert sorted(len(dataset[i].captions) for i in range(3)) == sorted(
             len(row["regions"]) for row in rows
         )
+
+
+class Asking:
+    """A captioner that asks back."""
+
+    def __init__(self, *args, **options):
+        pass
+
+    def __call__(self, pictures, prompt):
+        assert not pictures
+        return "What about " + prompt.rsplit("Caption: ", 1)[1] + "?"
+
+
+def test_questions_become_rows_that_selection_reads(media, tmp_path, monkeypatch):
+    regions = [{"box": [10 * i, 5, 10 * i + 20, 30], "caption": f"sign {i}"} for i in range(3)]
+    source, out = tmp_path / "rows.jsonl", tmp_path / "asked.jsonl"
+    rows = [{"image": name, "regions": regions} for name in ("a/one.png", "two.jpg", "zed.png")]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(captioners, "PipelineCaptioner", Asking)
+    assert main(["questions", str(source), "--out", str(out), "--model", "any"]) == 0
+    found = list(llava_rows(out, ReadOptions(media=media)))
+    assert len(found) == 3
+    for row in found:
+        number = int(row.id[-1])
+        assert row.boxes == (((10.0 * number, 5.0, 10.0 * number + 20, 30.0),),)
+        question, answer = row.messages
+        assert question.content[-1] == f"What about sign {number}?"
+        assert answer.content == (f"sign {number}",)
+    assert main(["questions", str(source), "--out", str(out), "--model", "any", "--prompt", "ask"]) == 2
+
+
+def test_packing_takes_pictures_of_a_size(media, tmp_path, capsys):
+    source = tmp_path / "rows.jsonl"
+    rows = [
+        {"image": name, "global_caption": "x", "regions": []} for name in ("a/one.png", "two.jpg", "zed.png")
+    ]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["pack", str(source), "--media", str(media), "--out", str(tmp_path / "out")]
+    assert main([*command, "--min-side", "170", "--max-side", "199"]) == 0
+    assert "1 samples in 1 shards" in capsys.readouterr().out
 
 
 def test_captions_come_from_the_real_pipeline(vlm_folder):
