@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from llava_compat.ps3 import PS3Model, PS3TextModel, PS3VisionModel
+from vila_hd.ps3.embeddings import positions_at
+from vila_hd.ps3.resampling import Views, cut
 
 # The trunks' names are private to the recording: attention heads are the one size that no tensor shape tells.
 HEADS = {"a_siglip3": 4, "b_siglip4": 3, "c_radio3": 4, "d_plain3": 2}
@@ -45,10 +47,14 @@ QUICK = {
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "case" not in metafunc.fixturenames:
+    if not {"case", "debug_case"} & set(metafunc.fixturenames):
         return
     folder = metafunc.config.getoption("--goldens")
     cases = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["cases"]
+    if "debug_case" in metafunc.fixturenames:
+        chosen = [case for case in cases if case["name"].endswith("/debug_low_res_only")]
+        metafunc.parametrize("debug_case", chosen, ids=[case["name"] for case in chosen])
+        return
     params = []
     for case in cases:
         checkpoint, name = case["name"].split("/")
@@ -114,7 +120,7 @@ def test_recorded_case(case, goldens, load, monkeypatch, ledgers):
     recorded = ledgers["PS3"].watch(case["name"], goldens.tensors(case["file"]))
     for key in recorded:
         field = key.split(".")[0]
-        if field in ("debug", "native"):  # intermediates, and what another sort picks among ties
+        if field in ("debug", "native"):  # compared below; what another sort picks among ties
             continue
         expected = recorded[key]
         value = goldens.thin(key, recorded_field(output, encoder, key))
@@ -124,6 +130,42 @@ def test_recorded_case(case, goldens, load, monkeypatch, ledgers):
     if said.get("selected_per_iteration") is not None:
         selection = output.selection
         assert ([] if selection is None else counts_per_pass(selection)) == said["selected_per_iteration"]
+
+
+def intermediates(encoder, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What the recording calls ``debug``, of one square picture."""
+    config, trunk = encoder.config, encoder.trunk
+    patch = config.patch_size
+    views = [Views(picture, "bicubic") for picture in pixels]
+    found = {}
+    for i, scale in enumerate(config.ps3_scales[:2]):
+        found[f"resized_scale.{i}"] = torch.stack([view.resize((scale, scale)) for view in views])
+    found["resized_scale.1"] = found["resized_scale.1"][:, :1]
+    for i, scale in enumerate(config.ps3_scales):
+        grid = scale // patch
+        place = torch.arange(grid**2)
+        table = positions_at(trunk.pos_embed, grid, place // grid, place % grid, crop=config.radio)
+        found[f"pos_embed.{i}"] = table[None]
+    cells = cut(found["resized_scale.0"][0], patch).flatten(0, 1)
+    found["low_res_tokens"] = trunk.patch_embed.proj(cells)[None] + found["pos_embed.0"]
+    found["selection_feature_proj"] = encoder.selection_feature_proj(encoder.encode_low_res(pixels).taps)
+    if encoder.highres_selection_feature_module is not None:
+        kernel, side = config.highres_selection_module_kernel_size, config.selection_image_size
+        view = torch.stack([cut(view.resize((side, side)), kernel) for view in views])
+        features = encoder.highres_selection_feature_module(view).permute(0, 3, 1, 2)
+        found["conv_features_every_3rd"] = features[..., ::3, ::3]
+    return found
+
+
+@torch.no_grad()
+def test_recorded_intermediates(debug_case, goldens, load, ledgers):
+    encoder = load(debug_case).vision_model
+    recorded = ledgers["PS3"].watch(debug_case["name"], goldens.tensors(debug_case["file"]))
+    ours = intermediates(encoder, goldens.inputs(debug_case)["pixel_values"])
+    for key in (key for key in recorded if key.startswith("debug.")):
+        value = ours[key.removeprefix("debug.")]
+        assert value.shape == recorded[key].shape, key
+        assert (value - recorded[key]).abs().max() <= 3e-5, key
 
 
 def test_every_recorded_output_field_is_compared(goldens):
