@@ -301,6 +301,18 @@ def test_sizes_that_no_file_has_are_refused(size: int, kind: bytes) -> None:
     assert all("\n" not in str(problem) for problem in problems)
 
 
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "a/../../secret.png", "rows.pkl"])
+def test_rows_of_archives_name_no_files_outside(name: str, tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(b"x")
+    (tmp_path / "set").mkdir()
+    with tarfile.open(tmp_path / "set" / "r.tar", "w") as archive:
+        _member(archive, "../../x.json", json.dumps({**RECORDS[0], "image": name}).encode())
+    with pytest.raises(DataError) as caught:
+        next(read_rows(tmp_path / "set" / "r.tar"))
+    assert caught.value.kind == "image path"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["secret.png", "set"]
+
+
 class TestDefault:
     """Few cases, in every run."""
 
