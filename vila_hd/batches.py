@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from .errors import VilaHDError
-from .generation import MAX_NEW_TOKENS, check_context, generation_settings
+from .generation import MAX_NEW_TOKENS, check_context, complete_config
 from .modeling_vila_hd import VilaHDForConditionalGeneration
 from .options import HighResOptions
 from .processing_vila_hd import VilaHDProcessor
@@ -73,11 +73,12 @@ def answer_batch(
         PromptError: a prompt is too long, or has a number of placeholders other than that of its pictures.
         VilaHDError: an option that does not fit.
     """
-    settings = generation_settings(model, processor, max_new_tokens, generation_config)
+    config = complete_config(model, processor, max_new_tokens, generation_config)
+    settings: dict[str, Any] = {"generation_config": config}
     if until:
         stop = StopAtTexts(processor.tokenizer, until)
         settings["stopping_criteria"] = StoppingCriteriaList([stop])
-    ends, pad = settings["eos_token_id"] or [], settings["pad_token_id"] or 0
+    ends, pad = config.eos_token_id or [], config.pad_token_id or 0
     rows = [_encode(processor, prompt, number) for number, prompt in enumerate(prompts)]
     lengths = [len(row) for row in rows]
     _check_context(model, lengths, rows)  # before anything slow happens

@@ -1,5 +1,6 @@
 """Questions and answers in one call: ``ask`` and ``stream``, with what was looked at and what it cost."""
 
+import copy
 import queue
 import threading
 from collections.abc import Iterator, Sequence
@@ -200,7 +201,8 @@ class _Turn:
         stop: threading.Event | None,
     ) -> Tensor:
         """``(new,)`` ids of the answer."""
-        settings = generation_settings(self.model, self.processor, max_new_tokens, generation_config)
+        config = complete_config(self.model, self.processor, max_new_tokens, generation_config)
+        settings: dict[str, Any] = {"generation_config": config}
         if stop is not None:
             settings["stopping_criteria"] = StoppingCriteriaList([_StopWhenSet(stop)])
         if not self.pictures:
@@ -276,14 +278,14 @@ class _Turn:
         )
 
 
-def generation_settings(
+def complete_config(
     model: VilaHDForConditionalGeneration,
     processor: VilaHDProcessor,
     max_new_tokens: int,
     config: GenerationConfig | None,
-) -> dict[str, Any]:
-    """Arguments of ``generate``, with the ids that end an answer (a list, None where there are none) and pad
-    it: the config's, else the checkpoint's, else the tokenizer's.
+) -> GenerationConfig:
+    """A copy of ``config`` with the length, and with the ids that end an answer (a list, None where there are
+    none) and pad it: its own, else the checkpoint's, else the tokenizer's.
 
     Args:
         model: gives what the config leaves open.
@@ -296,11 +298,9 @@ def generation_settings(
     """
     if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
         raise VilaHDError(f"max_new_tokens={max_new_tokens!r}: use a number of tokens >= 1")
-    settings: dict[str, Any] = {"generation_config": config, "max_new_tokens": max_new_tokens}
-    if config is None:
-        settings.update(do_sample=False, num_beams=1)
-    tokenizer = processor.tokenizer
-    sources = [source for source in (config, model.generation_config, tokenizer) if source is not None]
+    sources = [
+        source for source in (config, model.generation_config, processor.tokenizer) if source is not None
+    ]
     ends, pad = (
         next((found for source in sources if (found := getattr(source, name)) is not None), None)
         for name in ("eos_token_id", "pad_token_id")
@@ -308,8 +308,12 @@ def generation_settings(
     if ends is not None:
         ends = list(ends) if isinstance(ends, list | tuple) else [ends]
         pad = ends[0] if pad is None else pad
-    settings.update(eos_token_id=ends, pad_token_id=pad)
-    return settings
+    completed = copy.deepcopy(model.generation_config if config is None else config)
+    if config is None:
+        completed.do_sample, completed.num_beams = False, 1
+    completed.max_new_tokens, completed.max_length = max_new_tokens, None
+    completed.eos_token_id, completed.pad_token_id = ends, pad
+    return completed
 
 
 def check_context(model: VilaHDForConditionalGeneration, used: int, high_res: int) -> None:

@@ -1,5 +1,7 @@
 """Batches: the answers of ``ask``, texts that end answers, prompts that cannot be answered."""
 
+import copy
+import logging
 import re
 
 import pytest
@@ -107,3 +109,19 @@ def test_placeholders_belong_to_their_own_prompt(model, processor):
     assert caught.value.number == 1
     with pytest.raises(VilaHDError, match="max_new_tokens=0"):
         answer_batch(model, processor, [good], max_new_tokens=0)
+
+
+def test_transformers_has_nothing_to_warn_about(model, processor, caplog):
+    """One config, without settings next to it."""
+    sampling = copy.deepcopy(model.generation_config)
+    sampling.update(do_sample=True, temperature=0.7)
+    with caplog.at_level(logging.WARNING, logger="transformers"):
+        logging.getLogger("transformers").addHandler(caplog.handler)
+        try:
+            for config in (None, sampling):
+                answer_batch(model, processor, prompts()[:2], max_new_tokens=2, generation_config=config)
+                ask(model, processor, [], "what?", max_new_tokens=2, generation_config=config)
+        finally:
+            logging.getLogger("transformers").removeHandler(caplog.handler)
+    assert caplog.messages == []
+    assert sampling.max_new_tokens is None
