@@ -224,6 +224,11 @@ def require_intact(folder: Path) -> None:
     kind = read_json(folder / "config.json").get("model_type")
     if kind is None:
         raise VilaHDError(f"{folder / 'config.json'}: no model_type; use the config.json of a saved model")
+    if kind != "vila_hd":
+        raise VilaHDError(
+            f"{folder}: a {kind!r} model, not a VILA-HD one; vila_hd.compose builds one from a tower and a "
+            "language model"
+        )
     for path in sorted(folder.glob("*.json")):
         values = read_json(path)
         if path.name == "tokenizer.json" and not {"model", "added_tokens"} <= set(values):

@@ -131,6 +131,12 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(("name", "kind"), [("ps3", "ps3_vision_model"), ("siglip", "siglip_vision_model")])
+def test_a_tower_alone_is_named_as_what_it_is(parts: Path, name: str, kind: str) -> None:
+    with pytest.raises(VilaHDError, match=f"a '{kind}' model, not a VILA-HD one; vila_hd.compose builds"):
+        vila_hd.load(parts / name)
+
+
 @pytest.mark.parametrize(("tower", "llm"), [("ps3", "qwen2"), ("siglip", "llama")])
 def test_composed_model_works_and_survives_saving(parts: Path, tmp_path: Path, tower: str, llm: str) -> None:
     model, processor = vila_hd.compose(tower=parts / tower, llm=parts / llm)
