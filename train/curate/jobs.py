@@ -131,7 +131,7 @@ def pack_rows(
     Raises:
         VilaHDError: a row or its picture does not fit; nothing of its shard is kept.
     """
-    rows = itertools.chain.from_iterable(read_rows(path) for path in files)
+    rows: Iterable[Row] = itertools.chain.from_iterable(read_rows(path) for path in files)
     if sides != (0, 2**31):
         rows = (row for row in rows if sides[0] <= max(_size(row, media)) <= sides[1])
     finished = read_index(out)
