@@ -19,7 +19,7 @@ help:
 	@echo "make quickstart  set up, then ask the bundled model about a 4K picture and show where it looked"
 	@echo "make test        set up, then run the default tests (CPU, no network, no checkpoints)"
 	@echo "make test-slow   the end-to-end tests that the default leaves out"
-	@echo "make fuzz        damaged checkpoints and data, 7,800 cases: only one-line errors may come out"
+	@echo "make fuzz        damaged checkpoints and data, 8,100 cases: only one-line errors may come out"
 	@echo "make test-lmms-eval  run the real lmms-eval, in an environment of its own ($(LMMS))"
 	@echo "make check       format, lint, types, import contracts, wheel contents"
 	@echo "make format      rewrite the files the way 'make check' wants them"

@@ -56,6 +56,10 @@ class PublishedFolder:
             VilaHDError: no such model, one of another kind, or a file that lies elsewhere.
         """
         root = find_root(folder)
+        if not (root / "config.json").exists() and (steps := _find_steps(root)):
+            raise VilaHDError(
+                f"{root}: a training run without a finished model; give {steps[-1]}, its newest one"
+            )
         config = read_json(root / "config.json")
         kind = config.get("model_type")
         if kind not in MODEL_TYPES:
@@ -94,6 +98,12 @@ class PublishedFolder:
                 "one folder with all three components"
             )
         raise VilaHDError(f"{self.root}: no {name}/config.json; get the whole folder")
+
+
+def _find_steps(run: Path) -> list[Path]:
+    """Checkpoints of a training run, the newest last."""
+    found = [path for path in run.glob("checkpoint-*") if is_published(path)]
+    return sorted(found, key=lambda path: (len(path.name), path.name))
 
 
 def _explain(folder: Path, kind: Any) -> str:

@@ -356,6 +356,18 @@ def test_a_part_of_a_model_names_the_whole(good_published, component):
     assert str(caught.value).endswith(str(good_published))
 
 
+def test_a_run_without_a_model_names_its_newest_checkpoint(published, tmp_path):
+    run = tmp_path / "run"
+    for step in (900, 1100, 100):
+        shutil.copytree(published, run / f"checkpoint-{step}")
+    (run / "checkpoint-2000").mkdir()
+    with pytest.raises(
+        VilaHDError, match=r"without a finished model; give .*checkpoint-1100, its newest one"
+    ):
+        load_checkpoint(run)
+    load_checkpoint(run / "checkpoint-1100")
+
+
 def test_our_own_layout_is_pointed_to_its_loader(tmp_path):
     from vila_hd.loading import BUNDLED
 

@@ -15,10 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+import vila_hd
 from llava_compat import load_checkpoint
 from llava_compat.checkpoints import read_checkpoint
 from llava_compat.formats import PublishedFormat
 from vila_hd import VilaHDError
+from vila_hd.cli.info import describe, read_model
+from vila_hd.testing import tiny_picture
 
 FILES = (
     "config.json",
@@ -33,6 +36,9 @@ WEIGHTS = ("llm/model.safetensors", "mm_projector/model.safetensors", "vision_to
 ADAPTER = ("adapter_config.json", "config.json")
 QUICK, THOROUGH = 40, 600
 """Examples per property in the default run and with ``-m slow``; there are five."""
+
+SLOW_ANSWERS = 300
+"""Examples with an answer each, with ``-m slow``."""
 
 
 def refused(folder: Path, words: str, **options: Any) -> None:
@@ -293,6 +299,31 @@ def test_any_value_anywhere_in_a_config(victim, examples):
         changed = put(original, path, data.draw(JSON))
         with replaced(victim / name, json.dumps(changed).encode()):
             read_all(victim)
+
+    check()
+
+
+@pytest.mark.slow
+def test_what_is_read_also_answers(victim):
+    """Values that reading lets pass break nothing later."""
+    originals = {name: json.loads((victim / name).read_text()) for name in FILES}
+    picture = tiny_picture(60, 40)
+
+    @settings(
+        max_examples=SLOW_ANSWERS, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
+    @given(st.data())
+    def check(data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(FILES))
+        path = data.draw(st.sampled_from(list(places(originals[name]))[:400]))
+        changed = put(originals[name], path, data.draw(JSON))
+        with replaced(victim / name, json.dumps(changed).encode()):
+            try:
+                model, processor = load_checkpoint(victim)
+                describe(read_model(str(victim)))
+                vila_hd.ask(model, processor, [picture], "what?", max_new_tokens=1)
+            except VilaHDError as error:
+                assert "\n" not in str(error), str(error)  # noqa: PT017
 
     check()
 
