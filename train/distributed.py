@@ -57,8 +57,7 @@ def any_rank(flag: bool) -> bool:
     """Whether ``flag`` holds on at least one rank."""
     if world_size() == 1:
         return flag
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    flags = torch.tensor([int(flag)], device=device)
+    flags = torch.tensor([int(flag)], device="cuda" if torch.cuda.is_available() else "cpu")
     dist.all_reduce(flags, op=dist.ReduceOp.MAX)
     return bool(flags.item())
 

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -152,7 +152,7 @@ def quantize(model: nn.Module, layers: list[str], bits: Literal[4, 8]) -> None:
         old = model.get_submodule(name)
         assert isinstance(old, nn.Linear)
         has_bias = old.bias is not None
-        new: nn.Linear
+        new: Any
         if bits == 4:
             new = bnb.nn.Linear4bit(
                 old.in_features, old.out_features, has_bias, compute_dtype=torch.bfloat16, quant_type="nf4"

@@ -18,7 +18,7 @@ from vila_hd.utils import config as yaml_config
 
 from .config import RecipeConfig, StageConfig
 from .distributed import barrier, rank
-from .engine import free_port
+from .engine import free_port, ranks_from_slurm
 from .run import run_stage
 from .saving import MODEL_FOLDER
 from .stage_files import load_recipe
@@ -39,6 +39,7 @@ def run_recipe(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     Raises:
         VilaHDError: a file does not fit, or two stages do not follow each other.
     """
+    os.environ.update(ranks_from_slurm(os.environ))
     recipe = load_recipe(options.recipe)
     ranks = recipe.ranks if options.ranks is None else options.ranks
     stages = plan_stages(recipe, options.recipe.parent, options)

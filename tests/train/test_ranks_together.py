@@ -101,7 +101,7 @@ def check_same(run_ranks, values_of, zero, pairs, trainable=("vision", "selector
     assert changed > 30
 
 
-@pytest.mark.parametrize("zero", [2, 3])
+@pytest.mark.parametrize("zero", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_text_on_one_rank_and_pictures_on_the_other(zero, run_ranks, values_of):
     check_same(run_ranks, values_of, zero, [("text", "many"), ("looks", "text")])
 

@@ -315,16 +315,16 @@ class PS3VisionEncoder(nn.Module):
                 crop = config.residual_grid_size is None
                 part = part + positions_at(self.pos_emb_residual[i], side, row, column, crop=crop)
             parts.append(part)
-        return torch.cat(parts)[torch.cat(spots).argsort()] + nothing
+        positions = torch.cat(parts)[torch.cat(spots).argsort()]
+        return positions if nothing is None else positions + nothing
 
-    def _take_part(self) -> Tensor:
+    def _take_part(self) -> Tensor | None:
         """Zero that hangs on every table of positions: on all ranks each must get a gradient, and be the last
         to get it in the same order, whatever scales and shapes their pictures have."""
-        nothing = self.prior_prompt.new_zeros(())
-        if torch.is_grad_enabled():
-            for table in self.pos_emb_residual or ():
-                nothing = nothing + 0 * table[0, 0, 0]
-        return nothing
+        tables = [table for table in self.pos_emb_residual or () if table.requires_grad]
+        if not tables or not torch.is_grad_enabled():
+            return None
+        return torch.stack([0 * table[0, 0, 0] for table in tables]).sum()
 
     def _run_passes(
         self,
