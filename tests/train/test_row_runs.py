@@ -11,16 +11,23 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from train.engine import free_port
 from vila_hd.testing import tiny_model, tiny_picture, tiny_processor
 
 ROOT = Path(__file__).parents[2]
 
 
-def train(folder: Path, *arguments: str, status: int = 0) -> str:
-    command = [sys.executable, "-m", "train", "--config", str(folder / "rows.yaml"), *arguments]
+def train(folder: Path, *arguments: str, status: int = 0, ranks: int = 1) -> str:
+    launcher = ["deepspeed.launcher.runner", "--num_gpus", str(ranks), "--master_port", str(free_port())]
+    module = ["train"] if ranks == 1 else [*launcher, "--module", "train"]
+    command = [sys.executable, "-m", *module, "--config", str(folder / "rows.yaml"), *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == status, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stderr
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
 
 
 def chat(*texts: str) -> list[dict[str, str]]:
@@ -72,8 +79,7 @@ def test_resumed_run_with_other_loader_processes_ends_with_the_same_weights(fold
     log = train(folder)
     assert "broken row left out" in log
     assert "sample 'lost" in log
-    rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert 0 < rows[-1]["broken"] < 0.3
+    assert 0 < read_metrics(folder)[-1]["broken"] < 0.3
     straight = load_file(folder / "run" / "model" / "model.safetensors")
     # As if the power had failed during step 4.
     shutil.rmtree(folder / "run" / "model")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from train import steps
+from train import box_losses, steps
 from train.config import DataConfig, LookConfig, OptimConfig, SelectionConfig, SourceConfig, StageConfig
 from train.data.account import Report
 from train.data.collators import SampleCollator
@@ -135,7 +135,8 @@ def test_four_micro_batches_equal_one(whole):
 
 
 def test_four_ranks_equal_one(whole, monkeypatch):
-    monkeypatch.setattr(steps, "world_size", lambda: 4)
+    for module in (steps, box_losses):
+        monkeypatch.setattr(module, "world_size", lambda: 4)
     # What run() counts over its batches is the sum over ranks.
     assert_same(run(stage(1), ranks=4), whole)
 
@@ -170,10 +171,10 @@ def test_select_step_divides_by_looks_with_boxes(packing):
 
 def test_a_boxed_look_is_given_its_box_and_counts_once():
     batch = SampleCollator(0)(SAMPLES)
-    boxes, look = steps.shares_of_pictures(batch), steps.box_looks(batch)
-    regions = steps.boxes_as_regions(boxes, look, len(batch["look_index"]))
+    boxes, look = box_losses.shares_of_pictures(batch), box_losses.box_looks(batch)
+    regions = box_losses.boxes_as_regions(boxes, look, len(batch["look_index"]))
     assert regions.on_grid(10, 10).flatten(1).sum(1).tolist() == [15, 0, 9 + 6, 0, 0]
-    shares = steps.BoxShares(stage(4))
+    shares = box_losses.BoxShares(stage(4))
     shares.begin([batch, batch])
     assert shares.total == 4
     assert shares.of(batch, 2) == 0.5

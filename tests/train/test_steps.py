@@ -2,35 +2,35 @@
 
 import torch
 
-from train import steps
+from train import box_losses, steps
 from train.config import LookConfig, SelectionConfig
 from vila_hd.testing import tiny_vision_config
 
 
 def test_boxes_become_shares_of_their_picture():
-    boxes = steps.normalised_boxes(torch.tensor([[10, 20, 30, 40]]), torch.tensor([[100, 200]]))
+    boxes = box_losses.normalised_boxes(torch.tensor([[10, 20, 30, 40]]), torch.tensor([[100, 200]]))
     torch.testing.assert_close(boxes, torch.tensor([[0.1, 0.1, 0.3, 0.2]], dtype=torch.float64))
 
 
 def test_shrunk_boxes_keep_their_centre():
-    small = steps.shrink_boxes(torch.tensor([[0.2, 0.4, 0.6, 0.5]]), 0.5)
+    small = box_losses.shrink_boxes(torch.tensor([[0.2, 0.4, 0.6, 0.5]]), 0.5)
     torch.testing.assert_close(small, torch.tensor([[0.3, 0.425, 0.5, 0.475]]))
 
 
 def test_box_without_area_is_no_region():
-    regions = steps.boxes_as_regions(torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]]))
+    regions = box_losses.boxes_as_regions(torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]]))
     assert regions.on_grid(2, 2).flatten(1).sum(1).tolist() == [0, 1]
 
 
 def test_first_look_of_each_picture():
-    assert steps.first_look_of_pictures(torch.tensor([1, 0, 0, 1, 2])).tolist() == [1, 0, 4]
+    assert box_losses.first_look_of_pictures(torch.tensor([1, 0, 0, 1, 2])).tolist() == [1, 0, 4]
 
 
 def test_selection_parts_agree_between_resolutions_on_whole_cells():
     scores = torch.rand(2, 4, 4, generator=torch.Generator().manual_seed(0))
-    regions = steps.boxes_as_regions(torch.tensor([[0.0, 0.0, 0.5, 0.25], [0.25, 0.5, 0.5, 1.0]]))
-    cells = steps.selection_parts(scores, regions, [(8, 8)], SelectionConfig(dice_weight=0.0))
-    scales = steps.selection_parts(
+    regions = box_losses.boxes_as_regions(torch.tensor([[0.0, 0.0, 0.5, 0.25], [0.25, 0.5, 0.5, 1.0]]))
+    cells = box_losses.selection_parts(scores, regions, [(8, 8)], SelectionConfig(dice_weight=0.0))
+    scales = box_losses.selection_parts(
         scores, regions, [(8, 8)], SelectionConfig(dice_weight=0.0, resolution="scales")
     )
     torch.testing.assert_close(cells[0], scales[0])
@@ -43,10 +43,10 @@ def test_bottom_up_targets():
         "all_boxes": [torch.tensor([[0, 0, 50, 50], [50, 50, 100, 100]]), torch.tensor([[0, 50, 50, 100]])],
     }
     boxes = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.0, 0.0, 0.0, 0.0], [0.0, 0.5, 0.5, 1.0]])
-    every = steps.bottom_up_targets(batch, boxes, SelectionConfig()).on_grid(2, 2).flatten(1).tolist()
+    every = box_losses.bottom_up_targets(batch, boxes, SelectionConfig()).on_grid(2, 2).flatten(1).tolist()
     assert every == [[True, False, False, True], [False, False, True, False]]
     sampled = SelectionConfig(bottom_up_target="sampled_boxes")
-    own = steps.bottom_up_targets(batch, boxes, sampled).on_grid(2, 2).flatten(1).tolist()
+    own = box_losses.bottom_up_targets(batch, boxes, sampled).on_grid(2, 2).flatten(1).tolist()
     assert own == [[True, False, False, False], [False, False, True, False]]
 
 
