@@ -161,7 +161,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"{checkpoint.label}: {LABELS[kind]}, {len(checkpoint.tensors)} tensors")
     for source in checkpoint.dropped:
         print(f"  not used: {source}")
-    print(f"{dst}: {LABELS[to]}, {count} tensors, {size / 1e9:.2f} GB {verb}")
+    print(f"{dst}: {LABELS[to]}, {count} tensors, {tqdm.format_sizeof(size, 'B')} {verb}")
     return 0
 
 
