@@ -58,6 +58,22 @@ def base_of(folder: Path) -> str:
     return str(inside) if base.startswith(".") and inside.is_dir() else base
 
 
+def describe_adapter(folder: Path) -> str:
+    """An adapter in a few words, from its small files and headers.
+
+    Raises:
+        VilaHDError: a file is damaged or missing.
+    """
+    settings = read_json(folder / ADAPTER_CONFIG)
+    low_rank = read_header(folder / ADAPTER_WEIGHTS)
+    whole = folder / TRAINED_WEIGHTS
+    kept = len(read_header(whole)) if whole.is_file() else 0
+    layers = len({name.partition(".lora_")[0] for name in low_rank})
+    kind = "DoRA" if settings.get("use_dora") else "LoRA"
+    rank = settings.get("r")
+    return f"the adapter {folder}: {kind} of rank {rank} on {layers} layers, {kept} tensors as a whole"
+
+
 def merge_low_rank(
     weight: "Tensor", down: "Tensor", up: "Tensor", scale: float, magnitude: "Tensor | None" = None
 ) -> None:
@@ -136,5 +152,15 @@ def _find(target: "Mapping[str, Any]", name: str, folder: Path) -> "torch.nn.Par
     return found
 
 
-__all__ = ["ADAPTER_CONFIG", "ADAPTER_WEIGHTS", "BASE", "PREFIX", "TRAINED_WEIGHTS", "base_of", "is_adapter",
-           "merge_adapter", "merge_low_rank"]  # fmt: skip
+__all__ = [
+    "ADAPTER_CONFIG",
+    "ADAPTER_WEIGHTS",
+    "BASE",
+    "PREFIX",
+    "TRAINED_WEIGHTS",
+    "base_of",
+    "describe_adapter",
+    "is_adapter",
+    "merge_adapter",
+    "merge_low_rank",
+]  # fmt: skip

@@ -245,8 +245,19 @@ def check_checkpoint(folder: Path) -> Iterator[Finding]:
 
     Yields findings one by one, because reading all values of a large model takes a while.
     """
+    from .adapters import base_of, describe_adapter, is_adapter
     from .formats import find_format
 
+    if is_adapter(folder):
+        try:
+            base = Path(base_of(folder))
+            yield Finding("ok", "adapter", f"{describe_adapter(folder)}; its base is {base}")
+        except VilaHDError as error:
+            yield Finding("problem", "adapter", str(error))
+            return
+        if base.is_dir():
+            yield from check_checkpoint(base)
+        return
     other = find_format(folder)
     if other is not None:
         yield from _check_other(folder, other)

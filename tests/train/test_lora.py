@@ -15,6 +15,8 @@ import vila_hd
 from train.lora import LoraConfig, add_adapters, merge_state, save_adapter, target_layers
 from train.run import run_stage
 from train.stages import component_of, count_by_component, freeze_all_but
+from vila_hd.checkpoint_files import check_checkpoint
+from vila_hd.cli import main as cli
 from vila_hd.errors import VilaHDError
 from vila_hd.options import HighResOptions
 from vila_hd.testing import tiny_config, tiny_model, tiny_processor
@@ -156,6 +158,22 @@ def test_adapters_that_cannot_be_opened(change, message, base, tmp_path):
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     with pytest.raises(VilaHDError, match=message):
         vila_hd.load(tmp_path / "adapter")
+
+
+def test_info_and_doctor_read_adapters(base, tmp_path, capsys):
+    config = CONFIGS["dora"]
+    model = adapted(config)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    folder = tmp_path / "adapter"
+    save_adapter(folder, model.state_dict(), trained, config, base)
+    assert cli(["info", str(folder)]) == 0
+    assert f"changed by the adapter {folder}: DoRA of rank 2 on 14 layers" in capsys.readouterr().out
+    findings = list(check_checkpoint(folder))
+    assert {finding.level for finding in findings} == {"ok"}
+    assert [finding.topic for finding in findings][:2] == ["adapter", "files"]
+    (folder / "adapter_model.safetensors").write_bytes(b"cut off")
+    (finding,) = check_checkpoint(folder)
+    assert finding.level == "problem"
 
 
 def test_adapter_of_another_base_is_refused(base, tmp_path):

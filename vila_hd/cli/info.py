@@ -3,10 +3,11 @@
 import argparse
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ..adapters import base_of, describe_adapter, is_adapter
 from ..checkpoint_files import TensorInfo, has_chat_template, read_json, read_tensors
 from ..errors import VilaHDError
 from ..formats import Headers, find_format
@@ -104,6 +105,9 @@ def _fetch_headers(name: str) -> Headers:
 
 
 def _read_folder(folder: Path, headers: Headers | None) -> ModelFacts:
+    if is_adapter(folder):
+        base = read_model(base_of(folder))
+        return replace(base, layout=f"{base.layout}, changed by {describe_adapter(folder)}")
     other = find_format(folder)
     if other is not None:
         config, processor, tensors = other.describe(folder, headers)
