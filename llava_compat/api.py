@@ -354,6 +354,10 @@ class VilaModel(LookAttributes):
     def _reading(self) -> _Reading:
         assigned = conversation.default_conversation
         chosen = self.conversation if assigned is conv_templates["auto"] else assigned
+        if not isinstance(chosen, Conversation):
+            raise VilaHDError(
+                f"conversation {chosen!r:.80}: use an entry of conv_templates, such as conv_templates['auto']"
+            )
         template = chosen.chat_template()
         if template not in self._readings:
             processor = copy.copy(self.processor)

@@ -235,6 +235,12 @@ def test_a_number_of_looks_replaces_the_checkpoint_s_number_of_patches():
     assert attributes.num_token_look_close == 7
 
 
+def test_a_conversation_that_is_only_a_name_is_refused(model, monkeypatch):
+    monkeypatch.setattr(model, "conversation", "vicuna_v1")
+    with pytest.raises(VilaHDError, match="conversation 'vicuna_v1': use an entry of conv_templates"):
+        model.generate_content("hello")
+
+
 def test_a_generation_config_of_another_type_is_refused(model):
     with pytest.raises(VilaHDError, match=r"generation_config of type dict: use transformers\.Generation"):
         model.generate_content("hello", {"max_new_tokens": 3})
