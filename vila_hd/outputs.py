@@ -51,7 +51,8 @@ class VisualTokens(ModelOutput):
         for scores in (self.scores, self.saliency_scores):
             nothing = nothing if scores is None else nothing + 0.0 * scores.sum()
         shown = VisualTokens(
-            scores=None if self.scores is None else self.scores[:0] + nothing,
+            # These need a gradient exactly when those of pictures do: ZeRO-3 counts the outputs that do.
+            scores=None if self.scores is None else self.scores[:0],
             saliency_scores=None if self.saliency_scores is None else self.saliency_scores[:0],
         )
         return shown, nothing

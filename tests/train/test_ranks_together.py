@@ -77,7 +77,7 @@ def take_steps(zero: int, pairs: list[tuple[str, str]], trainable: tuple[str, ..
         batch = make_batch(pair[rank()], config)
         output = engine(**batch, high_res=HighResOptions(budget=24), num_items_in_batch=20)
         loss = output.loss
-        if output.scores is not None:
+        if output.scores is not None and output.scores.requires_grad:
             loss = loss + output.scores.float().mean()
         engine.backward(loss)
         engine.step()
@@ -98,12 +98,18 @@ def check_same(run_ranks, values_of, zero, pairs, trainable=("vision", "selector
         change = (expected - start[name]).abs().max().item()
         changed += change > 1e-6
         torch.testing.assert_close(cut[0][name], expected, rtol=0, atol=1e-3 * change + 1e-7, msg=name)
-    assert changed > 30
+    assert changed > (30 if len(trainable) > 1 else 5)
 
 
 @pytest.mark.parametrize("zero", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_text_on_one_rank_and_pictures_on_the_other(zero, run_ranks, values_of):
     check_same(run_ranks, values_of, zero, [("text", "many"), ("looks", "text")])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trainable", [("projector", "llm"), ("projector",)])
+def test_text_on_one_rank_beside_a_frozen_tower(trainable, run_ranks, values_of):
+    check_same(run_ranks, values_of, 3, [("text", "many"), ("looks", "text"), ("image", "text")], trainable)
 
 
 @pytest.mark.slow

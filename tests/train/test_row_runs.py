@@ -99,3 +99,17 @@ def test_too_many_broken_rows_stop_the_run(folder: Path) -> None:
     assert error.startswith("error: ")
     assert "more than data.max_broken=0.1" in error
     assert "sample 'lost" in error
+
+
+@pytest.mark.slow
+def test_ranks_with_other_kinds_of_rows_under_zero3_learn_the_same(folder: Path) -> None:
+    # With one row per rank and micro-batch, one rank reads text while the other looks at pictures.
+    losses = []
+    for ranks, micro, zero in ((1, 4, 0), (2, 1, 3)):
+        zero_file = f"deepspeed=configs/deepspeed/zero{zero}.json"
+        options = [zero_file, f"micro_batch_size={micro}", "save_steps=0", "data.num_workers=0"]
+        train(folder, *(word for option in options for word in ("--set", option)), ranks=ranks)
+        names = ("loss", "language", "top_down_bce", "top_down_dice")
+        losses.append([[row[name] for name in names] for row in read_metrics(folder)])
+        shutil.rmtree(folder / "run")
+    torch.testing.assert_close(torch.tensor(losses[1]), torch.tensor(losses[0]), rtol=1e-3, atol=1e-4)
