@@ -19,7 +19,7 @@ from vila_hd.ps3.modeling_ps3_dual import PS3Model
 from vila_hd.testing import tiny_picture
 
 ROOT = Path(__file__).parents[2]
-STAGES = ("ps3_pretrain", "align", "sft", "select", "tune")
+STAGES = ("ps3_pretrain", "align", "sft", "select", "tune", "focus")
 
 
 @pytest.mark.parametrize(
