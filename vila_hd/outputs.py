@@ -49,7 +49,9 @@ class VisualTokens(ModelOutput):
         assert self.high is not None
         nothing = 0.0 * (self.low.sum() + self.high.sum())
         for scores in (self.scores, self.saliency_scores):
-            nothing = nothing if scores is None else nothing + 0.0 * scores.sum()
+            # Where only scores learn, ranks with pictures never run the language model backward.
+            if scores is not None and nothing.requires_grad:
+                nothing = nothing + 0.0 * scores.sum()
         shown = VisualTokens(
             # These need a gradient exactly when those of pictures do: ZeRO-3 counts the outputs that do.
             scores=None if self.scores is None else self.scores[:0],

@@ -107,9 +107,16 @@ def test_text_on_one_rank_and_pictures_on_the_other(zero, run_ranks, values_of):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trainable", [("projector", "llm"), ("projector",)])
-def test_text_on_one_rank_beside_a_frozen_tower(trainable, run_ranks, values_of):
-    check_same(run_ranks, values_of, 3, [("text", "many"), ("looks", "text"), ("image", "text")], trainable)
+@pytest.mark.parametrize(
+    "trainable",
+    [("projector", "llm"), ("projector",), ("vision", "projector", "llm"), ("selector",), ("llm",)],
+    ids="-".join,
+)
+@pytest.mark.parametrize("zero", [2, 3])
+def test_text_on_one_rank_beside_frozen_components(zero, trainable, run_ranks, values_of):
+    check_same(
+        run_ranks, values_of, zero, [("text", "many"), ("looks", "text"), ("image", "text")], trainable
+    )
 
 
 @pytest.mark.slow
