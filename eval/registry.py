@@ -1,8 +1,10 @@
 """What a benchmark supplies, and where each one is."""
 
 import importlib
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from vila_hd.errors import VilaHDError
@@ -30,7 +32,13 @@ class Example:
 
 
 class Benchmark(Protocol):
-    """What a benchmark supplies. It never sees the model; the runner never sees the scoring."""
+    """What a benchmark supplies. It never sees the model; the runner never sees the scoring.
+
+    Classes in ``BENCHMARKS`` need no argument; one that reads files may take ``data``, a folder, instead of
+    where it finds them by itself. An attribute ``revision`` (text) says which version of the data it is;
+    predictions of another one are not mixed in. The first line of the class's docstring is its description
+    in ``python -m eval list``.
+    """
 
     @property
     def name(self) -> str:
@@ -60,7 +68,7 @@ class Benchmark(Protocol):
         ...
 
     def aggregate(self, scores: Sequence[float]) -> float:
-        """Score of the benchmark."""
+        """Score of the benchmark from those of all its examples in order, 0 to 1."""
         ...
 
 
@@ -79,3 +87,28 @@ def get_benchmark(name: str) -> type:
     module, attribute = BENCHMARKS[name].split(":")
     found: type = getattr(importlib.import_module(module), attribute)
     return found
+
+
+def open_benchmark(name: str, *, data: Path | None = None) -> Benchmark:
+    """The benchmark called ``name``, ready to be asked for examples.
+
+    Args:
+        name: a key of ``BENCHMARKS``.
+        data: folder of its files; None: where it finds them by itself.
+
+    Raises:
+        VilaHDError: there is no such benchmark, its files are missing, or it takes no folder.
+    """
+    found = get_benchmark(name)
+    if data is None:
+        opened: Benchmark = found()
+    elif "data" in inspect.signature(found).parameters:
+        opened = found(data=data)
+    else:
+        raise VilaHDError(f"--data {data}: benchmark {name!r} reads no files; leave it out")
+    return opened
+
+
+def data_revision(benchmark: Benchmark) -> str:
+    """Which version of its data a benchmark has; empty where it does not say."""
+    return str(getattr(benchmark, "revision", None) or "")
