@@ -74,7 +74,7 @@ def test_indexes_that_point_elsewhere_are_refused(published, tmp_path, file):
     save_file({"model.norm.weight": torch.zeros(64)}, tmp_path / "stolen.safetensors")
     save_file({"model.norm.weight": torch.zeros(64)}, published / "stolen.safetensors")
     write_index(published / "llm", file.format(root=tmp_path))
-    refused(published, "outside the folder|cannot be read|is missing")
+    refused(published, "outside the folder|cannot be read|are missing")
 
 
 @pytest.mark.parametrize("name", ["llm/model.safetensors", "config.json", "vision_tower/config.json", "llm"])
