@@ -2,9 +2,10 @@
 
 import importlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Protocol
 
 from vila_hd.errors import VilaHDError
@@ -30,6 +31,15 @@ class Example:
     group: str = ""
     """Kind of the question, for the breakdown of the report."""
 
+    options: tuple[str, ...] = ()
+    """Texts of the choices A, B, C, ... of a multiple-choice question."""
+
+    item: str = ""
+    """What questions that only count together share; empty: the question counts on its own."""
+
+    rule: str = ""
+    """Which of the benchmark's scoring rules applies, where it has several."""
+
 
 class Benchmark(Protocol):
     """What a benchmark supplies. It never sees the model; the runner never sees the scoring.
@@ -37,7 +47,8 @@ class Benchmark(Protocol):
     Classes in ``BENCHMARKS`` need no argument; one that reads files may take ``data``, a folder, instead of
     where it finds them by itself. An attribute ``revision`` (text) says which version of the data it is;
     predictions of another one are not mixed in. The first line of the class's docstring is its description
-    in ``python -m eval list``.
+    in ``python -m eval list``. :func:`full_score`, :func:`provenance` and :func:`summarise` ask for what else a
+    benchmark may say.
     """
 
     @property
@@ -76,8 +87,8 @@ BENCHMARKS = {"scenes": "eval.benchmarks.scenes:SceneBenchmark"}
 """Name -> class, imported when asked for."""
 
 
-def get_benchmark(name: str) -> type:
-    """The benchmark class called ``name``.
+def get_benchmark(name: str) -> Callable[..., Benchmark]:
+    """The benchmark class (or the ``Task``, which is called like one) that is called ``name``.
 
     Raises:
         VilaHDError: there is no such benchmark.
@@ -85,7 +96,7 @@ def get_benchmark(name: str) -> type:
     if name not in BENCHMARKS:
         raise VilaHDError(f"benchmark {name!r} is unknown: use one of {', '.join(BENCHMARKS)}")
     module, attribute = BENCHMARKS[name].split(":")
-    found: type = getattr(importlib.import_module(module), attribute)
+    found: Callable[..., Benchmark] = getattr(importlib.import_module(module), attribute)
     return found
 
 
@@ -112,3 +123,40 @@ def open_benchmark(name: str, *, data: Path | None = None) -> Benchmark:
 def data_revision(benchmark: Benchmark) -> str:
     """Which version of its data a benchmark has; empty where it does not say."""
     return str(getattr(benchmark, "revision", None) or "")
+
+
+def full_score(benchmark: Benchmark) -> float:
+    """What the best score, 1.0, is called in the field: 100 (percent) unless the benchmark says otherwise."""
+    return float(getattr(benchmark, "full_score", 100.0))
+
+
+def provenance(benchmark: Benchmark) -> Mapping[str, str]:
+    """Where the questions are from (dataset, split, revision, licence); empty where it does not say."""
+    found: Callable[[], Mapping[str, str]] | None = getattr(benchmark, "provenance", None)
+    return found() if found else {}
+
+
+def summarise(
+    benchmark: Benchmark, examples: Sequence[Example], scores: Sequence[float]
+) -> Mapping[str, float]:
+    """Numbers of the benchmark in the field's unit: its score first, then one per group and what else it has.
+
+    Args:
+        benchmark: what was asked.
+        examples: the questions that were answered.
+        scores: a score per example.
+    """
+    own: Callable[..., Mapping[str, float]] | None = getattr(benchmark, "summarise", None)
+    if own:
+        return own(examples, scores)
+    full = full_score(benchmark)
+    groups = {name: full * fmean(entries) for name, entries in scores_by_group(examples, scores).items()}
+    return {benchmark.metric: full * benchmark.aggregate(scores), **(groups if len(groups) > 1 else {})}
+
+
+def scores_by_group(examples: Sequence[Example], scores: Sequence[float]) -> dict[str, list[float]]:
+    """Group -> scores of its examples, groups in order of appearance."""
+    groups: dict[str, list[float]] = {}
+    for example, score in zip(examples, scores, strict=True):
+        groups.setdefault(example.group, []).append(score)
+    return groups
