@@ -56,14 +56,23 @@ class Answerer:
 
     Args:
         name: as for ``vila_hd.load``.
-        dtype: as for ``vila_hd.load``.
+        dtype: as for ``vila_hd.load``, as are the others.
+        device: see there.
+        revision: see there.
 
     Raises:
         VilaHDError: the model cannot be loaded.
     """
 
-    def __init__(self, name: str, *, dtype: str = "auto") -> None:
-        model, processor = load(name, dtype=dtype)
+    def __init__(
+        self,
+        name: str,
+        *,
+        dtype: str = "auto",
+        device: str | None = None,
+        revision: str | None = None,
+    ) -> None:
+        model, processor = load(name, dtype=dtype, device=device, revision=revision)
         self._take(model, processor)
 
     @classmethod
@@ -104,6 +113,7 @@ class Answerer:
             prefill, texts = self._run(inputs, low, benchmark, examples, condition)
             seconds = (time.perf_counter() - started) / len(examples) + shared_seconds
             owners = [number for number, shown in enumerate(pictures) for _ in shown]
+            lengths = prefill.attention_mask.sum(1).tolist()
             for number, (example, text) in enumerate(zip(examples, texts, strict=True)):
                 mine = [look for look, owner in enumerate(owners) if owner == number]
                 sizes = [picture.size for picture in pictures[number]]
@@ -116,6 +126,7 @@ class Answerer:
                         score=benchmark.score(example, text),
                         group=example.group,
                         seconds=seconds,
+                        prompt_tokens=lengths[number],
                         **self._count(prefill, mine, example, sizes),
                     )
                 )
@@ -137,9 +148,11 @@ class Answerer:
         condition: Condition,
     ) -> tuple[Prefill, list[str]]:
         """The prefilled prompts and the answers under one condition."""
+        assert condition.guided_by is not None, condition
         options = HighResOptions(
             budget=condition.budget,
             guided_by="saliency" if condition.guided_by == "random" else condition.guided_by,
+            per_scale=condition.per_scale,
         )
         prefill = self.model.prefill(
             inputs["input_ids"],

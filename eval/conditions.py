@@ -20,12 +20,28 @@ class Condition:
     budget: Budget
     """Patches per picture; ``auto`` is the checkpoint's default."""
 
-    guided_by: Guide
+    guided_by: Guide | None
+    """None: a model of another kind, which looks in its own way."""
+
+    per_scale: tuple[int, ...] | None = None
+    """Patches of each high-resolution scale in one pass, low scale first; None: the checkpoint's own."""
+
+    side: int | None = None
+    """Pictures are reduced to fit into a square of this side first, in pixels; None: as they are."""
 
     @property
     def key(self) -> str:
         """Name of the condition in prediction files."""
-        return f"{self.guided_by}-{self.budget}" if self.budget != 0 else "low-res"
+        key = f"{self.guided_by}-{self.budget}" if self.budget != 0 else "low-res"
+        if self.guided_by is None:
+            key = "own"
+        if self.per_scale is not None:
+            key += "-" + "x".join(map(str, self.per_scale))
+        return key if self.side is None else f"{key}@{self.side}"
+
+
+OWN = Condition("auto", None)
+"""The only condition of models of other kinds."""
 
 
 def parse_budget(text: str) -> Budget:
@@ -41,19 +57,41 @@ def parse_budget(text: str) -> Budget:
     return int(text)
 
 
-def cross(budgets: Sequence[str], guides: Sequence[str]) -> tuple[Condition, ...]:
-    """Every budget with every guide, each once; budget 0 looks at nothing, so it needs no guide.
+def parse_per_scale(text: str) -> tuple[int, ...]:
+    """Patches per scale given on the command line, such as ``2048,8192,0``.
 
     Raises:
-        VilaHDError: an unknown guide or budget.
+        VilaHDError: they are not numbers >= 0, or all zero.
+    """
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() for part in parts) or not any(map(int, parts)):
+        raise VilaHDError(f"--per-scale {text!r}: use one number of patches per scale, such as 2048,8192,0")
+    return tuple(map(int, parts))
+
+
+def cross(
+    budgets: Sequence[str], guides: Sequence[str], per_scale: Sequence[str] = ()
+) -> tuple[Condition, ...]:
+    """Every budget with every guide and division among scales, each once.
+
+    Budget 0 looks at nothing, so it needs neither guide nor division.
+
+    Raises:
+        VilaHDError: an unknown guide, budget or division.
     """
     unknown = [guide for guide in guides if guide not in GUIDES]
     if unknown:
         raise VilaHDError(f"--guided-by {unknown[0]!r}: use some of {', '.join(GUIDES)}")
+    divisions = tuple(parse_per_scale(part) for part in per_scale)
     conditions: dict[str, Condition] = {}
     for text in budgets:
         budget = parse_budget(text)
         for guide in guides:
-            condition = Condition(budget, cast(Guide, guide if budget != 0 else "saliency"))
-            conditions.setdefault(condition.key, condition)
+            for division in divisions or (None,):
+                condition = (
+                    Condition(budget, cast(Guide, guide), division)
+                    if budget != 0
+                    else Condition(0, "saliency")
+                )
+                conditions.setdefault(condition.key, condition)
     return tuple(conditions.values())

@@ -1,13 +1,21 @@
-"""Command line of ``python -m eval``. Nothing here imports torch before a command runs."""
+"""Command line of ``python -m eval``. Nothing here imports torch before a command runs.
+
+``python -m eval --model M --tasks T`` without the name of a command is the command ``run``.
+"""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vila_hd.errors import VilaHDError
 
-from .report import Report, command_line
+from .report import Column, Report, Table, command_line
+
+if TYPE_CHECKING:
+    from .runner import EvalRun
+    from .team import Team
 
 DTYPES = ("bfloat16", "float16", "float32")
 
@@ -15,6 +23,14 @@ DTYPES = ("bfloat16", "float16", "float32")
 def _add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report as JSON")
     parser.add_argument("--markdown", action="store_true", help="print Markdown instead of plain text")
+
+
+def _add_work_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--batch-size", type=int, default=8, help="questions answered together (default: 8)")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="worker processes; requests at a time (default: 1)"
+    )
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch per process (default: 2)")
 
 
 def _add_measuring_options(parser: argparse.ArgumentParser) -> None:
@@ -63,6 +79,68 @@ def _add_speed(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     train.set_defaults(run=_speed_train)
 
 
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="nano", help="nano, a model folder or a hub id (default: nano)")
+    parser.add_argument("--revision", help="branch, tag or commit of a hub repository")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: the GPU when there is one")
+
+
+def _add_task_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N samples of each task")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the benchmark's files")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: runs/eval/<model>; to go on from")
+    _add_work_options(parser)
+    _add_output_options(parser)
+
+
+def _add_looks(parser: argparse.ArgumentParser, *names: str, budgets: list[str]) -> None:
+    parser.add_argument(
+        *names,
+        dest="budget",
+        nargs="+",
+        default=budgets,
+        help=f"patches per picture, 'auto' or 'all' (default: {' '.join(budgets)})",
+    )
+    parser.add_argument(
+        "--guided-by", nargs="+", default=["prompt"], help="prompt, saliency, random (default: prompt)"
+    )
+    parser.add_argument(
+        "--per-scale",
+        nargs="+",
+        default=[],
+        metavar="A,B,C",
+        help="patches of each high-resolution scale in one pass, low scale first",
+    )
+
+
+def _add_general(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    run = commands.add_parser("run", help="accuracy on benchmarks (also without the word run)")
+    sweep = commands.add_parser("sweep", help="accuracy of budgets against tokens and time, with a plot")
+    for parser in (run, sweep):
+        _add_model_options(parser)
+        parser.add_argument("--tasks", required=True, help="names of python -m eval list, with commas")
+    _add_looks(run, "--budget", budgets=["auto"])
+    _add_looks(sweep, "--budgets", "--budget", budgets=["0", "auto", "all"])
+    for parser, function in ((run, _run), (sweep, _sweep)):
+        _add_task_options(parser)
+        parser.set_defaults(run=function)
+
+    listing = commands.add_parser("list", help="the benchmarks")
+    _add_output_options(listing)
+    listing.set_defaults(run=_list)
+
+    diff = commands.add_parser("diff", help="two runs sample by sample, with a paired test")
+    diff.add_argument("first", type=Path, metavar="A", help="folder of --out, or a file of predictions")
+    diff.add_argument("second", type=Path, metavar="B")
+    diff.add_argument(
+        "--conditions", nargs="+", default=[], help="column 'looks' of both sides, or of A and of B"
+    )
+    diff.add_argument("--show", type=int, default=20, help="flipped samples to print; 0: all (default: 20)")
+    _add_output_options(diff)
+    diff.set_defaults(run=_diff)
+
+
 def _add_scenes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     scenes = commands.add_parser("scenes", help="accuracy on held-out 4K scenes against budget and guide")
     scenes.add_argument("--model", default="nano", help="nano, a model folder or a hub id (default: nano)")
@@ -84,9 +162,7 @@ def _add_scenes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     scenes.add_argument(
         "--guided-by", nargs="+", default=["prompt", "saliency", "random"], help="prompt, saliency, random"
     )
-    scenes.add_argument("--batch-size", type=int, default=8, help="questions answered together (default: 8)")
-    scenes.add_argument("--processes", type=int, default=1, help="worker processes (default: 1)")
-    scenes.add_argument("--threads", type=int, default=2, help="threads of torch per process (default: 2)")
+    _add_work_options(scenes)
     scenes.add_argument(
         "--out", type=Path, help="folder of predictions, to go on from; default: runs/eval/scenes/<model>"
     )
@@ -98,9 +174,61 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = argparse.ArgumentParser(prog="python -m eval", description="Measure speed and accuracy.")
     commands = parser.add_subparsers(dest="command", required=True)
-    _add_speed(commands)
+    _add_general(commands)
     _add_scenes(commands)
+    _add_speed(commands)
     return parser
+
+
+def _eval_run(args: argparse.Namespace, team: "Team") -> "EvalRun":
+    from .conditions import cross
+    from .predict import Work
+    from .runner import EvalRun
+    from .subjects import ModelSpec
+
+    spec = ModelSpec(
+        name=args.model, dtype=args.dtype, device=team.device(args.device), revision=args.revision
+    )
+    return EvalRun(
+        spec=spec,
+        tasks=tuple(name.strip() for name in args.tasks.split(",") if name.strip()),
+        out=args.out or Path("runs/eval") / spec.folder_name,
+        conditions=cross(args.budget, args.guided_by, args.per_scale),
+        limit=args.limit,
+        data=args.data,
+        work=Work(batch_size=args.batch_size, processes=args.processes, threads=args.threads),
+    )
+
+
+def _run(args: argparse.Namespace, command: str) -> Report | None:
+    from .runner import run_tasks
+    from .team import join_team
+
+    with join_team() as team:
+        report = run_tasks(_eval_run(args, team), command=command, team=team)
+    return report if team.leads else None
+
+
+def _sweep(args: argparse.Namespace, command: str) -> Report | None:
+    from .sweep import run_sweep
+    from .team import join_team
+
+    with join_team() as team:
+        report = run_sweep(_eval_run(args, team), command=command, team=team)
+    return report if team.leads else None
+
+
+def _list(args: argparse.Namespace, command: str) -> Report:
+    from .registry import list_benchmarks
+
+    columns = tuple(Column(key=key, title=key) for key in ("task", "metric", "about"))
+    return Report(command=command, facts={}, tables=(Table(columns=columns, rows=tuple(list_benchmarks())),))
+
+
+def _diff(args: argparse.Namespace, command: str) -> Report:
+    from .diff import run_diff
+
+    return run_diff(args.first, args.second, conditions=args.conditions, show=args.show, command=command)
 
 
 def _speed_tower(args: argparse.Namespace, command: str) -> Report:
@@ -133,11 +261,12 @@ def _speed_train(args: argparse.Namespace, command: str) -> Report:
     return run_training(run, command=command)
 
 
-def _scenes(args: argparse.Namespace, command: str) -> Report:
+def _scenes(args: argparse.Namespace, command: str) -> Report | None:
     from .benchmarks.scenes import SceneBenchmark
     from .conditions import cross
     from .predict import Work
     from .scenes import ScenesRun, run_scenes
+    from .team import join_team
 
     benchmark = SceneBenchmark(
         count=args.count,
@@ -153,15 +282,22 @@ def _scenes(args: argparse.Namespace, command: str) -> Report:
         dtype=args.dtype,
         work=Work(batch_size=args.batch_size, processes=args.processes, threads=args.threads),
     )
-    return run_scenes(run, command=command)
+    with join_team() as team:
+        report = run_scenes(run, command=command, team=team)
+    return report if team.leads else None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 on success, 2 for an error that the user can mend, 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    command = command_line(arguments)
+    if arguments and arguments[0].startswith("--") and arguments[0] != "--help":
+        arguments.insert(0, "run")
     args = build_parser().parse_args(arguments)
     try:
-        report: Report = args.run(args, command_line(arguments))
+        report: Report | None = args.run(args, command)
+        if report is None:  # another process of the team reports
+            return 0
         if args.json is not None:
             report.write_json(args.json)
     except VilaHDError as error:

@@ -47,8 +47,8 @@ class Benchmark(Protocol):
     Classes in ``BENCHMARKS`` need no argument; one that reads files may take ``data``, a folder, instead of
     where it finds them by itself. An attribute ``revision`` (text) says which version of the data it is;
     predictions of another one are not mixed in. The first line of the class's docstring is its description
-    in ``python -m eval list``. :func:`full_score`, :func:`provenance` and :func:`summarise` ask for what else a
-    benchmark may say.
+    in ``python -m eval list``. :func:`full_score`, :func:`provenance` and :func:`summarise` ask for what else
+    a benchmark may say.
     """
 
     @property
@@ -160,3 +160,19 @@ def scores_by_group(examples: Sequence[Example], scores: Sequence[float]) -> dic
     for example, score in zip(examples, scores, strict=True):
         groups.setdefault(example.group, []).append(score)
     return groups
+
+
+def list_benchmarks() -> list[dict[str, str]]:
+    """Name, metric and description of every benchmark, without opening its data."""
+    rows = []
+    for name in BENCHMARKS:
+        found = get_benchmark(name)
+        lines = (inspect.getdoc(found) or "").splitlines()
+        rows.append(
+            {
+                "task": name,
+                "metric": str(getattr(found, "metric", "")),
+                "about": lines[0] if lines else "",
+            }
+        )
+    return rows

@@ -26,11 +26,17 @@ class Column:
     spec: str = ""
     """Format specification for numbers, such as ``.2f``."""
 
+    widest: int | None = None
+    """Longer texts are cut to so many characters; the JSON keeps them whole. None: nothing is cut."""
+
     def show(self, value: Cell) -> str:
         """``value`` as text."""
         if value is None:
             return "-"
-        return value if isinstance(value, str) else format(value, self.spec)
+        if not isinstance(value, str):
+            return format(value, self.spec)
+        text = " ".join(value.split())
+        return text if self.widest is None or len(text) <= self.widest else text[: self.widest - 1] + "…"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +71,7 @@ class Table:
         """A Markdown table."""
         lines = ["| " + " | ".join(column.title for column in self.columns) + " |"]
         lines.append("|" + "---|" * len(self.columns))
-        lines += ["| " + " | ".join(row) + " |" for row in self._cells()]
+        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in self._cells()]
         return "\n".join([f"**{self.title}**", "", *lines] if self.title else lines)
 
 
@@ -85,14 +91,15 @@ class Report:
 
     def text(self) -> str:
         """The report for a terminal."""
-        blocks = [f"$ {self.command}", _facts_text(self.facts), *(table.text() for table in self.tables)]
+        facts = [_facts_text(self.facts)] if self.facts else []
+        blocks = [f"$ {self.command}", *facts, *(table.text() for table in self.tables)]
         return "\n\n".join([*blocks, *(["\n".join(self.notes)] if self.notes else [])])
 
     def markdown(self) -> str:
         """The report for a README."""
         facts = "; ".join(f"{name}: {_show_fact(value)}" for name, value in self.facts.items())
         blocks = [f"```bash\n{self.command}\n```", facts, *(table.markdown() for table in self.tables)]
-        return "\n\n".join([*blocks, *self.notes])
+        return "\n\n".join(filter(None, [*blocks, *self.notes]))
 
     def write_json(self, path: Path) -> None:
         """Write the report as JSON: command, facts, tables as lists of rows, notes.
@@ -108,12 +115,24 @@ class Report:
             ],
             "notes": list(self.notes),
         }
-        temporary = path.with_name(path.name + ".part")
-        try:
-            temporary.write_text(json.dumps(values, indent=2) + "\n")
-            temporary.replace(path)
-        except OSError as error:
-            raise VilaHDError(f"cannot write {path}: {error.strerror}; give another --json path") from error
+        _write(path, json.dumps(values, indent=2) + "\n")
+
+    def write_markdown(self, path: Path) -> None:
+        """Write the report as Markdown.
+
+        Raises:
+            VilaHDError: the file cannot be written.
+        """
+        _write(path, self.markdown() + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".part")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise VilaHDError(f"cannot write {path}: {error.strerror}; give another path (--json)") from error
 
 
 def _show_fact(value: Cell) -> str:

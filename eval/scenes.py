@@ -1,7 +1,6 @@
 """``scenes``: accuracy on held-out 4K scenes against budget, top-down next to bottom-up and random choice."""
 
 import hashlib
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +10,11 @@ from typing import Any
 from .answering import fingerprint
 from .benchmarks.scenes import SceneBenchmark
 from .conditions import Condition
-from .predict import Work, predict_missing
+from .predict import Task, Work, Workers
 from .report import Cell, Column, Report, Table, machine_facts, wilson_interval
-from .store import Prediction, PredictionFile
+from .store import Prediction
+from .subjects import ModelSpec
+from .team import Team
 
 GUIDE_NAMES = {"prompt": "question (top-down)", "saliency": "picture (bottom-up)", "random": "random"}
 
@@ -56,10 +57,12 @@ def condition_row(condition: Condition, predictions: Sequence[Prediction]) -> di
     recalls = [prediction.recall for prediction in predictions if prediction.recall is not None]
     looked = condition.budget != 0
     return {
-        "guided_by": GUIDE_NAMES[condition.guided_by] if looked else "nothing (low resolution only)",
+        "guided_by": GUIDE_NAMES[condition.guided_by or "prompt"]
+        if looked
+        else "nothing (low resolution only)",
         "budget": condition.budget,
         "patches": mean(prediction.patches for prediction in predictions),
-        "tokens": mean(prediction.visual_tokens for prediction in predictions),
+        "tokens": mean(prediction.visual_tokens or 0 for prediction in predictions),
         "accuracy": 100 * correct / len(predictions),
         "low": 100 * low,
         "high": 100 * high,
@@ -107,23 +110,17 @@ def tier_table(
     return Table(title="Exact match by kind of mark", columns=columns, rows=tuple(rows))
 
 
-def run_scenes(run: ScenesRun, *, command: str) -> Report:
+def run_scenes(run: ScenesRun, *, command: str, team: Team) -> Report:
     """Answer what is not answered yet and report.
 
     Raises:
         VilaHDError: the model cannot be loaded, or predictions of something else are in the way.
     """
     path = run.out / "predictions.jsonl"
-    with PredictionFile(path, settings=run.settings()) as file:
-        done = len(file.predictions)
-        if done:
-            print(f"{path} holds {done} predictions already", file=sys.stderr)
-        predict_missing(run.benchmark, run.conditions, file, model=run.model, dtype=run.dtype, work=run.work)
-        uids = [run.benchmark.example(index).uid for index in range(len(run.benchmark))]
-        predictions = {
-            condition.key: [file.predictions[uid, condition.key] for uid in uids]
-            for condition in run.conditions
-        }
+    spec = ModelSpec(name=run.model, dtype=run.dtype)
+    task = Task(benchmark=run.benchmark, conditions=run.conditions, path=path, settings=run.settings())
+    with Workers(spec, run.work) as workers:
+        predictions = task.answer(workers, team)
     work = run.work
     rows = [condition_row(condition, predictions[condition.key]) for condition in run.conditions]
     facts: dict[str, Cell] = {

@@ -31,14 +31,20 @@ class Prediction:
     patches: int
     """High-resolution patches chosen over all pictures."""
 
-    visual_tokens: int
-    """Visual tokens that reached the language model."""
+    visual_tokens: int | None
+    """Visual tokens that reached the language model; None where the model does not tell."""
 
     recall: float | None
     """Share of the finest-scale patches of the regions that were chosen; None when no region is known."""
 
     seconds: float
     """Wall time of the batch divided by its size."""
+
+    prompt_tokens: int | None = None
+    """Tokens of the whole prompt, pictures included; None where the model does not tell."""
+
+    error: str = ""
+    """Why there is no answer; empty when there is one. It counts as wrong and is asked again next time."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -75,24 +81,9 @@ class PredictionFile:
 
     def _read(self, content: bytes) -> int:
         """Take over the complete lines of ``content`` and return their length in bytes."""
-        length = 0
-        for number, line in enumerate(content.splitlines(keepends=True)):
-            if not line.endswith(b"\n"):
-                break
-            try:
-                values = json.loads(line)
-                if number == 0:
-                    self._require_settings(values["settings"])
-                else:
-                    prediction = Prediction(**values)
-                    self.predictions[prediction.key] = prediction
-            except (ValueError, KeyError, TypeError) as error:
-                if isinstance(error, VilaHDError):
-                    raise
-                raise VilaHDError(
-                    f"{self.path} line {number + 1} is no prediction: give another --out folder"
-                ) from error
-            length += len(line)
+        settings, self.predictions, length = _parse(self.path, content)
+        if length:
+            self._require_settings(settings)
         return length
 
     def _require_settings(self, found: Mapping[str, Any]) -> None:
@@ -108,13 +99,14 @@ class PredictionFile:
         self._file.flush()
 
     def add(self, predictions: Iterable[Prediction]) -> None:
-        """Append predictions; one whose key is there already is dropped.
+        """Append predictions; one whose question is answered already is dropped.
 
         Raises:
             VilaHDError: the disk is full or the file is gone.
         """
         for prediction in predictions:
-            if prediction.key in self.predictions:
+            known = self.predictions.get(prediction.key)
+            if known is not None and not known.error:
                 continue
             try:
                 self._write(asdict(prediction))
@@ -131,3 +123,42 @@ class PredictionFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+
+
+def read_predictions(path: Path) -> tuple[dict[str, Any], dict[tuple[str, str], Prediction]]:
+    """Settings and predictions of a file that stays as it is.
+
+    Raises:
+        VilaHDError: there is no such file, or it holds something else.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise VilaHDError(f"cannot read {path}: {error.strerror}; give a file of predictions") from error
+    settings, predictions, length = _parse(path, content)
+    if not length:
+        raise VilaHDError(f"{path} holds no predictions: give a file that python -m eval wrote")
+    return settings, predictions
+
+
+def _parse(path: Path, content: bytes) -> tuple[dict[str, Any], dict[tuple[str, str], Prediction], int]:
+    """Settings, predictions and length in bytes of the complete lines; a question's last line counts."""
+    length = 0
+    settings: dict[str, Any] = {}
+    predictions: dict[tuple[str, str], Prediction] = {}
+    for number, line in enumerate(content.splitlines(keepends=True)):
+        if not line.endswith(b"\n"):
+            break
+        try:
+            values = json.loads(line)
+            if number == 0:
+                settings = dict(values["settings"])
+            else:
+                prediction = Prediction(**values)
+                predictions[prediction.key] = prediction
+        except (ValueError, KeyError, TypeError) as error:
+            raise VilaHDError(
+                f"{path} line {number + 1} is no prediction: give another --out folder"
+            ) from error
+        length += len(line)
+    return settings, predictions, length

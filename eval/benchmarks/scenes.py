@@ -19,7 +19,10 @@ from ..registry import Example
 
 @dataclass(frozen=True, kw_only=True)
 class SceneBenchmark:
-    """``count`` scenes with ``questions_per_scene`` questions about a mark each."""
+    """Small marks in held-out, drawn 4K scenes.
+
+    ``count`` scenes with ``questions_per_scene`` questions about a mark each.
+    """
 
     count: int = 200
     """Scenes."""

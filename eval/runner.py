@@ -1,0 +1,267 @@
+"""Accuracy of one model on any benchmarks: answers what is missing, scores, reports."""
+
+import hashlib
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+
+from vila_hd.errors import VilaHDError
+from vila_hd.version import __version__
+
+from .conditions import OWN, Condition
+from .intervals import mean_interval
+from .predict import Task, Work, Workers, uid_at
+from .registry import Benchmark, data_revision, open_benchmark
+from .report import Cell, Column, Report, Table, machine_facts
+from .store import Prediction
+from .subjects import ModelSpec
+from .team import Team
+
+SHOWN_FAILURES = 10
+
+Answers = dict[str, dict[str, list[Prediction]]]
+"""Benchmark -> condition -> predictions of its examples, in order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalRun:
+    """What to measure, and where predictions are kept."""
+
+    spec: ModelSpec
+
+    tasks: tuple[str, ...]
+
+    out: Path
+    """Folder of ``<task>.jsonl``, ``report.json`` and ``report.md``."""
+
+    conditions: tuple[Condition, ...] = (Condition("auto", "prompt"),)
+
+    limit: int | None = None
+
+    data: Path | None = None
+    """Folder of the benchmarks' files; None: where each finds them by itself."""
+
+    work: Work = field(default_factory=Work)
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise VilaHDError(f"--limit {self.limit}: use 1 or more")
+        if not self.tasks:
+            raise VilaHDError("--tasks is empty: name one or more of python -m eval list")
+
+
+def task_settings(spec: ModelSpec, benchmark: Benchmark) -> dict[str, Any]:
+    """Everything that a prediction of a benchmark depends on besides its condition."""
+    uid = uid_at(benchmark, 0)
+    first = None if uid == "broken-0" else benchmark.example(0)
+    what = "" if first is None else repr((uid, first.prompt, first.answers))
+    return {
+        **spec.settings(),
+        "task": benchmark.name,
+        "data": data_revision(benchmark),
+        "first_example": hashlib.sha256(what.encode()).hexdigest()[:16],
+        "max_new_tokens": benchmark.max_new_tokens,
+    }
+
+
+def own_conditions(spec: ModelSpec, conditions: Sequence[Condition]) -> tuple[Condition, ...]:
+    """The conditions that mean something to a model: one of another kind looks in its own way."""
+    return tuple(conditions) if spec.is_ours else (OWN,)
+
+
+def open_tasks(run: EvalRun) -> list[Task]:
+    """The tasks of a run.
+
+    Raises:
+        VilaHDError: a benchmark is unknown, its data are missing, or it is empty.
+    """
+    tasks = []
+    for name in dict.fromkeys(run.tasks):
+        benchmark = open_benchmark(name, data=run.data)
+        if len(benchmark) == 0:
+            raise VilaHDError(f"benchmark {name!r} holds no example: check its data")
+        tasks.append(
+            Task(
+                benchmark=benchmark,
+                conditions=own_conditions(run.spec, run.conditions),
+                path=run.out / f"{name}.jsonl",
+                settings=task_settings(run.spec, benchmark),
+                limit=run.limit,
+            )
+        )
+    return tasks
+
+
+def answer_tasks(tasks: Sequence[Task], spec: ModelSpec, work: Work, team: Team) -> Answers:
+    """Answer what is not answered yet.
+
+    Raises:
+        VilaHDError: see ``Task.answer``.
+    """
+    with Workers(spec, work) as workers:
+        return {task.benchmark.name: task.answer(workers, team) for task in tasks}
+
+
+def score_row(
+    benchmark: Benchmark, condition: Condition, predictions: Sequence[Prediction]
+) -> dict[str, Cell]:
+    """One row of the table. Samples without an answer count as wrong."""
+    scores = [prediction.score for prediction in predictions]
+    score = benchmark.aggregate(scores)
+    # Another summary than the mean may depend on the order or on groups, which resampling would break.
+    low, high = mean_interval(scores) if abs(score - mean(scores)) < 1e-9 else (None, None)
+    answered = [prediction for prediction in predictions if not prediction.error]
+    return {
+        "task": benchmark.name,
+        "metric": benchmark.metric,
+        "condition": condition.key,
+        "score": 100 * score,
+        "low": None if low is None else 100 * low,
+        "high": None if high is None else 100 * high,
+        "interval": None if low is None or high is None else f"{100 * low:.1f} - {100 * high:.1f}",
+        "tokens": _mean([prediction.visual_tokens for prediction in answered]),
+        "prompt_tokens": _mean([prediction.prompt_tokens for prediction in answered]),
+        "seconds": _mean([prediction.seconds for prediction in answered]),
+        "questions": len(predictions),
+        "failed": len(predictions) - len(answered),
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return mean(known) if known else None
+
+
+def score_table(rows: Sequence[dict[str, Cell]]) -> Table:
+    """Score and cost of every task under every condition."""
+    columns = (
+        Column(key="task", title="task"),
+        Column(key="metric", title="metric"),
+        Column(key="condition", title="looks"),
+        Column(key="score", title="score %", spec=".1f"),
+        Column(key="interval", title="95 % interval"),
+        Column(key="tokens", title="visual tokens", spec=".0f"),
+        Column(key="prompt_tokens", title="prompt tokens", spec=".0f"),
+        Column(key="seconds", title="s / sample", spec=".2f"),
+        Column(key="questions", title="samples"),
+        Column(key="failed", title="failed"),
+    )
+    return Table(title="Scores", columns=columns, rows=tuple(rows))
+
+
+def group_table(benchmark: Benchmark, predictions: dict[str, list[Prediction]]) -> Table | None:
+    """Mean score per kind of question; None where all are of one kind."""
+    kinds = sorted({entry.group for entries in predictions.values() for entry in entries})
+    if len(kinds) < 2:
+        return None
+    rows: list[dict[str, Cell]] = []
+    for kind in kinds:
+        row: dict[str, Cell] = {"kind": kind or "-"}
+        for key, entries in predictions.items():
+            scores = [entry.score for entry in entries if entry.group == kind]
+            row[key] = 100 * mean(scores)
+            row["samples"] = len(scores)
+        rows.append(row)
+    columns = (
+        Column(key="kind", title="kind"),
+        *(Column(key=key, title=f"{key} %", spec=".1f") for key in predictions),
+        Column(key="samples", title="samples"),
+    )
+    return Table(title=f"{benchmark.name}: mean score by kind", columns=columns, rows=tuple(rows))
+
+
+def failure_notes(answers: Answers) -> tuple[str, ...]:
+    """Which samples have no answer, and why."""
+    failed = {
+        (name, entry.uid, entry.error)
+        for name, predictions in answers.items()
+        for entries in predictions.values()
+        for entry in entries
+        if entry.error
+    }
+    if not failed:
+        return ()
+    lines = [f"{name} {uid}: {error}" for name, uid, error in sorted(failed)[:SHOWN_FAILURES]]
+    more = len(failed) - len(lines)
+    lines += [f"and {more} more; see the field error of the predictions"] if more else []
+    return ("Without an answer, counted as wrong, asked again by the next run:", *lines)
+
+
+def run_facts(run: EvalRun, tasks: Sequence[Task]) -> dict[str, Cell]:
+    """Everything that the numbers depend on."""
+    revisions = {task.benchmark.name: data_revision(task.benchmark) for task in tasks}
+    facts: dict[str, Cell] = {
+        **machine_facts(),
+        "vila-hd": __version__,
+        "checkout": _checkout(),
+        "model": run.spec.name,
+        **{name: value for name, value in run.spec.settings().items() if name != "model"},
+        "weights": run.spec.fingerprint(),
+        "revision": run.spec.commit(),
+        "data": "; ".join(f"{name} {revision or 'unversioned'}" for name, revision in revisions.items()),
+        "samples": "all" if run.limit is None else f"the first {run.limit} of each task only",
+        "predictions": str(run.out),
+    }
+    if torch.cuda.is_available():
+        facts["gpu"] = torch.cuda.get_device_name()
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _checkout() -> str | None:
+    """The commit of this checkout, marked when files differ from it; None outside of git."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def report_of(run: EvalRun, tasks: Sequence[Task], answers: Answers, *, command: str, team: Team) -> Report:
+    """Tables of what was answered."""
+    rows = [
+        score_row(task.benchmark, condition, answers[task.benchmark.name][condition.key])
+        for task in tasks
+        for condition in task.conditions
+    ]
+    kinds = [group_table(task.benchmark, answers[task.benchmark.name]) for task in tasks]
+    work = run.work
+    notes = (
+        "Greedy answers. Seconds: batched, all passes, without reading the picture; batch "
+        f"{work.batch_size}, {work.processes * team.count} process(es) of {work.threads} thread(s).",
+        *failure_notes(answers),
+    )
+    tables = (score_table(rows), *(table for table in kinds if table is not None))
+    return Report(command=command, facts=run_facts(run, tasks), tables=tables, notes=notes)
+
+
+def write_report(report: Report, out: Path) -> None:
+    """Write ``report.json`` and ``report.md`` into a folder.
+
+    Raises:
+        VilaHDError: they cannot be written.
+    """
+    report.write_json(out / "report.json")
+    report.write_markdown(out / "report.md")
+
+
+def run_tasks(run: EvalRun, *, command: str, team: Team) -> Report:
+    """Answer what is not answered yet, write the report and return it.
+
+    Raises:
+        VilaHDError: the model or a benchmark cannot be opened, every sample fails, or predictions of
+            something else are in the way.
+    """
+    tasks = open_tasks(run)
+    answers = answer_tasks(tasks, run.spec, run.work, team)
+    report = report_of(run, tasks, answers, command=command, team=team)
+    if team.leads:
+        write_report(report, run.out)
+    return report

@@ -1,0 +1,179 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from eval.conditions import Condition
+from eval.launch import main
+from eval.predict import do
+from eval.runner import score_row
+from eval.store import Prediction, read_predictions
+
+
+def run(folder, out, *more, tasks="choices"):
+    argv = ["--model", str(folder), "--tasks", tasks, "--out", str(out), "--batch-size", "4"]
+    return main([*argv, "--threads", "1", *more])
+
+
+def rows(out, table=0):
+    return json.loads((out / "report.json").read_text())["tables"][table]["rows"]
+
+
+def test_a_run_writes_predictions_and_a_report(tiny_folder, choices, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run(tiny_folder, out, "--budget", "0", "12", "--per-scale", "4,8") == 0
+    settings, predictions = read_predictions(out / "choices.jsonl")
+    assert (settings["task"], settings["data"]) == ("choices", "r1")
+    assert len(predictions) == 12
+    low, high = rows(out)
+    assert (low["condition"], high["condition"]) == ("low-res", "prompt-12-4x8")
+    assert (low["questions"], low["failed"]) == (6, 0)
+    assert low["tokens"] < high["tokens"] < high["prompt_tokens"]
+    assert [row["kind"] for row in rows(out, 1)] == ["even", "odd"]
+    facts = json.loads((out / "report.json").read_text())["facts"]
+    assert facts["data"] == "choices r1"
+    assert {"torch", "transformers", "vila-hd", "weights", "dtype"} <= set(facts)
+    printed = capsys.readouterr().out
+    assert "$ python -m eval --model" in printed
+    assert "prompt-12-4x8" in (out / "report.md").read_text()
+
+
+def test_answers_are_kept_and_only_the_rest_is_asked(tiny_folder, choices, tmp_path):
+    assert run(tiny_folder, tmp_path, "--limit", "2") == 0
+    before = (tmp_path / "choices.jsonl").read_text()
+    assert "first 2 of each task" in (tmp_path / "report.md").read_text()
+    assert run(tiny_folder, tmp_path) == 0
+    after = (tmp_path / "choices.jsonl").read_text()
+    assert after.startswith(before)
+    assert len(after.splitlines()) == 1 + 6
+
+
+def test_other_data_are_not_mixed_in(tiny_folder, choices, tmp_path, capsys):
+    assert run(tiny_folder, tmp_path, "--limit", "1") == 0
+    choices.revision = "r2"
+    assert run(tiny_folder, tmp_path) == 2
+    assert "has data='r1', asked for 'r2'" in capsys.readouterr().err
+
+
+def test_broken_samples_are_recorded_and_the_others_answered(tiny_folder, choices, tmp_path, capsys):
+    choices.broken_pictures = {1}
+    choices.broken_examples = {4}
+    assert run(tiny_folder, tmp_path) == 0
+    _, predictions = read_predictions(tmp_path / "choices.jsonl")
+    errors = {uid: entry.error for (uid, _), entry in predictions.items() if entry.error}
+    assert errors == {"q1": "BrokenPictureError: truncated", "broken-4": "KeyError: 'image'"}
+    assert predictions["q1", "prompt-auto"].answer == "B"
+    (row,) = rows(tmp_path)
+    assert (row["questions"], row["failed"]) == (6, 2)
+    assert "choices q1: BrokenPictureError: truncated" in capsys.readouterr().out
+
+    assert run(tiny_folder, tmp_path) == 0  # asked again, failed again
+    assert rows(tmp_path) == [row]
+    choices.broken_pictures, choices.broken_examples = set(), set()
+    assert run(tiny_folder, tmp_path) == 0
+    (row,) = rows(tmp_path)
+    assert row["failed"] == 0
+    _, again = read_predictions(tmp_path / "choices.jsonl")
+    assert again["q0", "prompt-auto"] == predictions["q0", "prompt-auto"]
+    assert again["q4", "prompt-auto"].error == ""
+
+
+class Narrow:
+    """Has memory for one question at a time, and for no budget but 0 at the question q2."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def answer(self, benchmark, examples, conditions):
+        self.calls += 1
+        if len(examples) > 1 or (examples[0].uid == "q2" and any(c.budget for c in conditions)):
+            raise MemoryError("out of memory")
+        shared = {"answer": "", "score": 1.0, "group": "", "patches": 0, "recall": None, "seconds": 0.1}
+        return [
+            Prediction(uid=e.uid, condition=c.key, prediction="x", visual_tokens=1, **shared)
+            for e in examples
+            for c in conditions
+        ]
+
+
+def test_an_out_of_memory_batch_is_asked_one_by_one(choices):
+    from eval.predict import Job
+
+    conditions = (Condition(0, "saliency"), Condition(8, "prompt"))
+    entries = do(Narrow(), choices, Job(indices=(1, 2), conditions=conditions))
+    assert [(entry.uid, entry.condition, entry.error) for entry in entries] == [
+        ("q1", "low-res", ""),
+        ("q1", "prompt-8", ""),
+        ("q2", "low-res", ""),
+        ("q2", "prompt-8", "MemoryError: out of memory"),
+    ]
+
+
+def test_a_model_that_fails_everywhere_is_an_error(tiny_folder, choices, tmp_path, capsys):
+    assert run(tiny_folder, tmp_path, "--per-scale", "1,2,3,4,5") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: choices: the first 6 answers all failed, q0 with VilaHDError")
+
+
+def test_a_summary_that_is_no_mean_has_no_interval(choices):
+    entry = dict(condition="c", prediction="", answer="", group="", patches=0, visual_tokens=None)
+    entries = [Prediction(uid=str(i), score=i / 4, recall=None, seconds=1.0, **entry) for i in range(5)]
+    row = score_row(choices, Condition(0, "saliency"), entries)
+    assert row["low"] < row["score"] == 50 < row["high"]
+    assert row["tokens"] is None
+    choices.aggregate = max
+    row = score_row(choices, Condition(0, "saliency"), entries)
+    assert (row["score"], row["interval"]) == (100, None)
+
+
+def test_a_sweep_draws_what_it_reports(tiny_folder, choices, tmp_path):
+    argv = ["sweep", "--model", str(tiny_folder), "--tasks", "choices", "--out", str(tmp_path)]
+    assert main([*argv, "--budgets", "0", "8", "16", "--threads", "1"]) == 0
+    assert [row["condition"] for row in rows(tmp_path)] == ["low-res", "prompt-8", "prompt-16"]
+    picture = (tmp_path / "sweep.svg").read_text()
+    assert picture.count("<circle") == 2 * 3
+    assert "visual tokens" in picture
+    assert "seconds per sample" in picture
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--tasks", "none"], "benchmark 'none' is unknown"),
+        (["--tasks", ","], "--tasks is empty"),
+        (["--limit", "0"], "--limit 0"),
+        (["--data", "here"], "--data here: benchmark 'choices' reads no files"),
+        (["--per-scale", "1,x"], "--per-scale '1,x'"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(more, message, tiny_folder, choices, tmp_path, capsys):
+    assert run(tiny_folder, tmp_path, *more) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ")
+    assert message in error
+
+
+def test_list_names_every_benchmark(capsys):
+    assert main(["list"]) == 0
+    assert "scenes" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_give_what_one_gives(tiny_folder, tmp_path):
+    argv = ["-m", "eval", "--model", str(tiny_folder), "--tasks", "scenes", "--limit", "5"]
+    argv += ["--batch-size", "1", "--threads", "1", "--budget", "0", "8"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    for starter, out in ((launch, "two"), ([sys.executable], "one")):
+        command = [*starter, *argv, "--out", str(tmp_path / out)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.count("$ python -m eval") == 1
+    answers = []
+    for out in ("one", "two"):
+        _, entries = read_predictions(tmp_path / out / "scenes.jsonl")
+        answers.append({key: (entry.prediction, entry.visual_tokens) for key, entry in entries.items()})
+    assert answers[0] == answers[1]
+    assert len(answers[0]) == 10
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == [
+        "report.json", "report.md", "scenes.jsonl",
+    ]  # fmt: skip
