@@ -222,6 +222,12 @@ class StageConfig:
                 f"data.block_size={self.data.block_size} is not a multiple of "
                 f"global_batch_size={self.global_batch_size}: repeated pictures would change ranks"
             )
+        answers = self.stage in ("align", "pretrain", "sft")
+        if answers and self.looks.guided_by == "saliency" and "selector" in self.trainable:
+            raise ValueError(
+                "looks.guided_by='saliency' gives the selector nothing to learn from: take 'selector' out of "
+                "'trainable', or use guided_by='prompt'"
+            )
         self._check_regions()
         if self.data.sources:
             self._check_sources()

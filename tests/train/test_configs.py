@@ -58,6 +58,7 @@ def test_stages_of_a_recipe_follow_each_other(path, smoke, tmp_path):
         (["stage=finetune"], "stage: expected one of 'ps3_pretrain'"),
         (["looks.forced_share=0"], "forced_share=0.0"),
         (["max_steps=0"], "max_steps=0"),
+        (["stage=sft", "looks.guided_by=saliency"], "gives the selector nothing to learn from"),
     ],
 )
 def test_what_does_not_fit_is_named(overrides, message):
