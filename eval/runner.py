@@ -16,7 +16,7 @@ from vila_hd.version import __version__
 from .conditions import OWN, Condition
 from .intervals import mean_interval
 from .predict import Task, Work, Workers, uid_at
-from .registry import Benchmark, data_revision, open_benchmark
+from .registry import Benchmark, Example, data_revision, full_score, open_benchmark, summarise
 from .report import Cell, Column, Report, Table, machine_facts
 from .store import Prediction
 from .subjects import ModelSpec
@@ -107,23 +107,38 @@ def answer_tasks(tasks: Sequence[Task], spec: ModelSpec, work: Work, team: Team)
         return {task.benchmark.name: task.answer(workers, team) for task in tasks}
 
 
+def examples_of(benchmark: Benchmark, count: int) -> list[Example]:
+    """The first examples of a benchmark, with an empty one in place of each that is broken."""
+    examples = []
+    for index in range(count):
+        uid = uid_at(benchmark, index)
+        if uid == f"broken-{index}":
+            examples.append(Example(uid=uid, prompt="", load_images=tuple, answers=("",)))
+        else:
+            examples.append(benchmark.example(index))
+    return examples
+
+
 def score_row(
     benchmark: Benchmark, condition: Condition, predictions: Sequence[Prediction]
 ) -> dict[str, Cell]:
-    """One row of the table. Samples without an answer count as wrong."""
+    """One row of the table, scores in the field's unit. Samples without an answer count as wrong."""
     scores = [prediction.score for prediction in predictions]
-    score = benchmark.aggregate(scores)
+    full = full_score(benchmark)
+    numbers = summarise(benchmark, examples_of(benchmark, len(scores)), scores)
+    score = next(iter(numbers.values()))
     # Another summary than the mean may depend on the order or on groups, which resampling would break.
-    low, high = mean_interval(scores) if abs(score - mean(scores)) < 1e-9 else (None, None)
+    is_mean = abs(score - full * mean(scores)) < 1e-6 * full
+    low, high = (full * bound for bound in mean_interval(scores)) if is_mean else (None, None)
     answered = [prediction for prediction in predictions if not prediction.error]
     return {
         "task": benchmark.name,
         "metric": benchmark.metric,
         "condition": condition.key,
-        "score": 100 * score,
-        "low": None if low is None else 100 * low,
-        "high": None if high is None else 100 * high,
-        "interval": None if low is None or high is None else f"{100 * low:.1f} - {100 * high:.1f}",
+        "score": score,
+        "low": low,
+        "high": high,
+        "interval": None if low is None or high is None else f"{low:.1f} - {high:.1f}",
         "tokens": _mean([prediction.visual_tokens for prediction in answered]),
         "prompt_tokens": _mean([prediction.prompt_tokens for prediction in answered]),
         "seconds": _mean([prediction.seconds for prediction in answered]),
@@ -143,7 +158,7 @@ def score_table(rows: Sequence[dict[str, Cell]]) -> Table:
         Column(key="task", title="task"),
         Column(key="metric", title="metric"),
         Column(key="condition", title="looks"),
-        Column(key="score", title="score %", spec=".1f"),
+        Column(key="score", title="score", spec=".1f"),
         Column(key="interval", title="95 % interval"),
         Column(key="tokens", title="visual tokens", spec=".0f"),
         Column(key="prompt_tokens", title="prompt tokens", spec=".0f"),
@@ -154,25 +169,23 @@ def score_table(rows: Sequence[dict[str, Cell]]) -> Table:
     return Table(title="Scores", columns=columns, rows=tuple(rows))
 
 
-def group_table(benchmark: Benchmark, predictions: dict[str, list[Prediction]]) -> Table | None:
-    """Mean score per kind of question; None where all are of one kind."""
-    kinds = sorted({entry.group for entries in predictions.values() for entry in entries})
-    if len(kinds) < 2:
+def detail_table(benchmark: Benchmark, predictions: dict[str, list[Prediction]]) -> Table | None:
+    """What the benchmark says besides its score, such as means per kind; None: nothing."""
+    columns: dict[str, list[float]] = {}
+    names: list[str] = []
+    for key, entries in predictions.items():
+        examples = examples_of(benchmark, len(entries))
+        numbers = summarise(benchmark, examples, [entry.score for entry in entries])
+        names = list(numbers)[1:]
+        columns[key] = list(numbers.values())[1:]
+    if not names:
         return None
-    rows: list[dict[str, Cell]] = []
-    for kind in kinds:
-        row: dict[str, Cell] = {"kind": kind or "-"}
-        for key, entries in predictions.items():
-            scores = [entry.score for entry in entries if entry.group == kind]
-            row[key] = 100 * mean(scores)
-            row["samples"] = len(scores)
-        rows.append(row)
-    columns = (
-        Column(key="kind", title="kind"),
-        *(Column(key=key, title=f"{key} %", spec=".1f") for key in predictions),
-        Column(key="samples", title="samples"),
-    )
-    return Table(title=f"{benchmark.name}: mean score by kind", columns=columns, rows=tuple(rows))
+    rows: list[dict[str, Cell]] = [
+        {"kind": name or "-", **{key: values[number] for key, values in columns.items()}}
+        for number, name in enumerate(names)
+    ]
+    head = (Column(key="kind", title="part"), *(Column(key=k, title=k, spec=".1f") for k in predictions))
+    return Table(title=f"{benchmark.name}: in detail", columns=head, rows=tuple(rows))
 
 
 def failure_notes(answers: Answers) -> tuple[str, ...]:
@@ -231,7 +244,7 @@ def report_of(run: EvalRun, tasks: Sequence[Task], answers: Answers, *, command:
         for task in tasks
         for condition in task.conditions
     ]
-    kinds = [group_table(task.benchmark, answers[task.benchmark.name]) for task in tasks]
+    kinds = [detail_table(task.benchmark, answers[task.benchmark.name]) for task in tasks]
     work = run.work
     notes = (
         "Greedy answers. Seconds: batched, all passes, without reading the picture; batch "

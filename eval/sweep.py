@@ -16,7 +16,7 @@ def cost_chart(rows: Sequence[dict[str, Cell]], series: Sequence[str], cost: str
         points = tuple((float(row[cost] or 0), float(row["score"] or 0)) for row in mine)
         if points:
             lines.append(Line(name=name, points=points, labels=tuple(str(row["condition"]) for row in mine)))
-    return Chart(title=title, x=title, y="score %", lines=tuple(lines)) if lines else None
+    return Chart(title=title, x=title, y="score", lines=tuple(lines)) if lines else None
 
 
 def run_sweep(run: EvalRun, *, command: str, team: Team) -> Report:

@@ -118,7 +118,7 @@ def test_a_model_that_fails_everywhere_is_an_error(tiny_folder, choices, tmp_pat
 
 def test_a_summary_that_is_no_mean_has_no_interval(choices):
     entry = dict(condition="c", prediction="", answer="", group="", patches=0, visual_tokens=None)
-    entries = [Prediction(uid=str(i), score=i / 4, recall=None, seconds=1.0, **entry) for i in range(5)]
+    entries = [Prediction(uid=f"q{i}", score=i / 4, recall=None, seconds=1.0, **entry) for i in range(5)]
     row = score_row(choices, Condition(0, "saliency"), entries)
     assert row["low"] < row["score"] == 50 < row["high"]
     assert row["tokens"] is None
