@@ -83,8 +83,34 @@ class Benchmark(Protocol):
         ...
 
 
-BENCHMARKS = {"scenes": "eval.benchmarks.scenes:SceneBenchmark"}
-"""Name -> class, imported when asked for."""
+BENCHMARKS = {
+    "scenes": "eval.benchmarks.scenes:SceneBenchmark",
+    "textvqa_val": "eval.benchmarks.text_reading:TEXTVQA_VAL",
+    "docvqa_val": "eval.benchmarks.text_reading:DOCVQA_VAL",
+    "infovqa_val": "eval.benchmarks.text_reading:INFOVQA_VAL",
+    "chartqa": "eval.benchmarks.text_reading:CHARTQA",
+    "ocrbench": "eval.benchmarks.text_reading:OCRBENCH",
+    "vstar": "eval.benchmarks.high_resolution:VSTAR",
+    "vstar_attribute": "eval.benchmarks.high_resolution:VSTAR_ATTRIBUTE",
+    "vstar_position": "eval.benchmarks.high_resolution:VSTAR_POSITION",
+    "hrbench4k": "eval.benchmarks.high_resolution:HRBENCH4K",
+    "hrbench8k": "eval.benchmarks.high_resolution:HRBENCH8K",
+    "realworldqa": "eval.benchmarks.high_resolution:REALWORLDQA",
+    "mme_realworld": "eval.benchmarks.high_resolution:MME_REALWORLD",
+    "4kpro": "eval.benchmarks.high_resolution:FOUR_K_PRO",
+    "ai2d": "eval.benchmarks.exams:AI2D",
+    "mmmu_val": "eval.benchmarks.exams:MMMU_VAL",
+    "mmmu_pro_standard": "eval.benchmarks.exams:MMMU_PRO_STANDARD",
+    "mmmu_pro_vision": "eval.benchmarks.exams:MMMU_PRO_VISION",
+    "scienceqa_img": "eval.benchmarks.exams:SCIENCEQA_IMG",
+    "mathvista_testmini": "eval.benchmarks.exams:MATHVISTA_TESTMINI",
+    "mmbench_en_dev": "eval.benchmarks.perception:MMBENCH_EN_DEV",
+    "mme": "eval.benchmarks.perception:MME",
+    "pope": "eval.benchmarks.perception:POPE",
+    "mmstar": "eval.benchmarks.perception:MMSTAR",
+    "seedbench_2_plus": "eval.benchmarks.perception:SEEDBENCH_2_PLUS",
+}
+"""Name -> class or task, imported when asked for."""
 
 
 def get_benchmark(name: str) -> Callable[..., Benchmark]:
