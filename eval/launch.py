@@ -15,6 +15,7 @@ from .report import Column, Report, Table, command_line
 
 if TYPE_CHECKING:
     from .runner import EvalRun
+    from .subjects import ModelSpec
     from .team import Team
 
 DTYPES = ("bfloat16", "float16", "float32")
@@ -80,10 +81,20 @@ def _add_speed(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="nano", help="nano, a model folder or a hub id (default: nano)")
+    parser.add_argument(
+        "--model",
+        default="nano",
+        help="nano, a model folder or a hub id of VILA-HD; hf:NAME for any image-text-to-text model of "
+        "transformers; openai:NAME for one behind an endpoint (default: nano)",
+    )
     parser.add_argument("--revision", help="branch, tag or commit of a hub repository")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: the GPU when there is one")
+    parser.add_argument("--max-pixels", type=int, help="reduce larger pictures (hf: and openai: only)")
+    parser.add_argument("--trust-remote-code", action="store_true", help="let hf: models bring code")
+    parser.add_argument("--base-url", default="https://api.openai.com/v1", help="of openai: models")
+    parser.add_argument("--timeout", type=float, default=120.0, help="seconds per request (openai:)")
+    parser.add_argument("--retries", type=int, default=5, help="further tries per request (openai:)")
 
 
 def _add_task_options(parser: argparse.ArgumentParser) -> None:
@@ -180,19 +191,37 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _model_spec(args: argparse.Namespace, team: "Team") -> "ModelSpec":
+    from .subjects import EndpointSpec, ModelSpec, TransformersSpec
+
+    kind, _, name = args.model.partition(":")
+    shared = {"dtype": args.dtype, "device": team.device(args.device), "revision": args.revision}
+    if kind == "hf" and name:
+        return TransformersSpec(
+            name=name, max_pixels=args.max_pixels, trust_remote_code=args.trust_remote_code, **shared
+        )
+    if kind == "openai" and name:
+        return EndpointSpec(
+            name=name,
+            max_pixels=args.max_pixels,
+            base_url=args.base_url,
+            timeout=args.timeout,
+            retries=args.retries,
+        )
+    if args.max_pixels is not None:
+        raise VilaHDError(f"--max-pixels {args.max_pixels}: for hf: and openai: only; use --budget here")
+    return ModelSpec(name=args.model, **shared)
+
+
 def _eval_run(args: argparse.Namespace, team: "Team") -> "EvalRun":
     from .conditions import cross
     from .predict import Work
     from .runner import EvalRun
-    from .subjects import ModelSpec
 
-    spec = ModelSpec(
-        name=args.model, dtype=args.dtype, device=team.device(args.device), revision=args.revision
-    )
     return EvalRun(
-        spec=spec,
+        spec=_model_spec(args, team),
         tasks=tuple(name.strip() for name in args.tasks.split(",") if name.strip()),
-        out=args.out or Path("runs/eval") / spec.folder_name,
+        out=args.out or Path("runs/eval") / Path(args.model.rstrip("/")).name.replace(":", "-"),
         conditions=cross(args.budget, args.guided_by, args.per_scale),
         limit=args.limit,
         data=args.data,

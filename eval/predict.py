@@ -15,6 +15,7 @@ from tqdm import tqdm
 from vila_hd.errors import VilaHDError
 
 from .conditions import Condition
+from .failures import CannotGoOnError
 from .reduced import reduce_pictures
 from .registry import Benchmark, Example
 from .store import Prediction, PredictionFile, read_predictions
@@ -23,10 +24,6 @@ from .team import Team
 
 HOPELESS = 16
 """When this many samples failed and none was answered, the model is at fault, not the samples."""
-
-
-class CannotGoOnError(VilaHDError):
-    """The model cannot answer anything: no sample is to blame."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +88,11 @@ class Workers:
         self.spec, self.work = spec, work
         self._here: Subject | None = None
         self._pool: Executor | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """Questions per job; one for models of other kinds, so that a failure costs no other answer."""
+        return self.work.batch_size if self.spec.is_ours else 1
 
     def answers(self, benchmark: Benchmark, jobs: Sequence[Job]) -> Iterator[list[Prediction]]:
         """Predictions job by job, in the order in which they are done.
@@ -306,7 +308,7 @@ class Task:
     ) -> None:
         """Put this process's share of what ``known`` lacks into ``file``."""
         done = {key for key, prediction in known.items() if not prediction.error}
-        jobs = missing_jobs(self.uids(), self.conditions, done, workers.work.batch_size)
+        jobs = missing_jobs(self.uids(), self.conditions, done, workers.batch_size)
         jobs = jobs[team.index :: team.count]
         total = sum(len(job.indices) * len(job.conditions) for job in jobs)
         failed: list[Prediction] = []

@@ -24,6 +24,9 @@ from .team import Team
 
 SHOWN_FAILURES = 10
 
+DEFAULT_CONDITIONS = (Condition("auto", "prompt"),)
+"""The checkpoint's own budget, guided by the question."""
+
 Answers = dict[str, dict[str, list[Prediction]]]
 """Benchmark -> condition -> predictions of its examples, in order."""
 
@@ -39,7 +42,7 @@ class EvalRun:
     out: Path
     """Folder of ``<task>.jsonl``, ``report.json`` and ``report.md``."""
 
-    conditions: tuple[Condition, ...] = (Condition("auto", "prompt"),)
+    conditions: tuple[Condition, ...] = DEFAULT_CONDITIONS
 
     limit: int | None = None
 
@@ -70,8 +73,19 @@ def task_settings(spec: ModelSpec, benchmark: Benchmark) -> dict[str, Any]:
 
 
 def own_conditions(spec: ModelSpec, conditions: Sequence[Condition]) -> tuple[Condition, ...]:
-    """The conditions that mean something to a model: one of another kind looks in its own way."""
-    return tuple(conditions) if spec.is_ours else (OWN,)
+    """The conditions for a model: one of another kind looks in its own way.
+
+    Raises:
+        VilaHDError: it was asked to look in another way.
+    """
+    if spec.is_ours:
+        return tuple(conditions)
+    if tuple(conditions) != DEFAULT_CONDITIONS:
+        raise VilaHDError(
+            f"{spec.label} is no VILA-HD model: --budget, --guided-by and --per-scale mean nothing to it, "
+            "leave them out; --max-pixels limits its pictures"
+        )
+    return (OWN,)
 
 
 def open_tasks(run: EvalRun) -> list[Task]:
@@ -212,7 +226,7 @@ def run_facts(run: EvalRun, tasks: Sequence[Task]) -> dict[str, Cell]:
         **machine_facts(),
         "vila-hd": __version__,
         "checkout": _checkout(),
-        "model": run.spec.name,
+        "model": run.spec.label,
         **{name: value for name, value in run.spec.settings().items() if name != "model"},
         "weights": run.spec.fingerprint(),
         "revision": run.spec.commit(),

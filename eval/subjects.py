@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from vila_hd.errors import VilaHDError
+
 from .conditions import Condition
 from .registry import Benchmark, Example
 from .store import Prediction
@@ -46,9 +48,9 @@ class ModelSpec:
         return False
 
     @property
-    def folder_name(self) -> str:
-        """The name as part of a path."""
-        return Path(self.name.rstrip("/")).name.replace(":", "-") or "model"
+    def label(self) -> str:
+        """The name as on the command line."""
+        return self.name
 
     def fingerprint(self) -> str:
         """A hash of the weights of a folder; else the name with its revision."""
@@ -88,3 +90,100 @@ class ModelSpec:
         )
         parts = Path(path).parts if path else ()
         return parts[parts.index("snapshots") + 1] if "snapshots" in parts else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExternalSpec(ModelSpec):
+    """A model of another kind, asked one question at a time."""
+
+    max_pixels: int | None = None
+    """Larger pictures are reduced to so many pixels first."""
+
+    def __post_init__(self) -> None:
+        if self.max_pixels is not None and self.max_pixels < 1:
+            raise VilaHDError(f"--max-pixels {self.max_pixels}: use 1 or more")
+
+    @property
+    def is_ours(self) -> bool:
+        """False: budgets and guides mean nothing to it."""
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformersSpec(ExternalSpec):
+    """``hf:NAME_OR_FOLDER``: an image-text-to-text model of transformers; ``name`` is without ``hf:``."""
+
+    trust_remote_code: bool = False
+
+    @property
+    def label(self) -> str:
+        """The name as on the command line."""
+        return f"hf:{self.name}"
+
+    def settings(self) -> dict[str, str | int | None]:
+        """What an answer depends on."""
+        model = f"hf:{self.fingerprint()}"
+        return {"model": model, "dtype": self.dtype, "max_pixels": self.max_pixels}
+
+    def open(self) -> Subject:
+        """Load it.
+
+        Raises:
+            VilaHDError: it cannot be loaded.
+        """
+        from .external import ExternalSubject
+        from .transformers_chat import TransformersChat
+
+        chat = TransformersChat(
+            self.name,
+            dtype=self.dtype,
+            device=self.device,
+            revision=self.revision,
+            trust_remote_code=self.trust_remote_code,
+        )
+        return ExternalSubject(chat, max_pixels=self.max_pixels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointSpec(ExternalSpec):
+    """``openai:MODEL``: a model behind an OpenAI-compatible endpoint; ``name`` is without ``openai:``."""
+
+    base_url: str
+
+    timeout: float = 120.0
+
+    retries: int = 5
+
+    @property
+    def label(self) -> str:
+        """The name as on the command line."""
+        return f"openai:{self.name}"
+
+    @property
+    def uses_threads(self) -> bool:
+        """True: the work is done elsewhere."""
+        return True
+
+    def fingerprint(self) -> str:
+        """The name: nobody here sees the weights."""
+        return self.name
+
+    def settings(self) -> dict[str, str | int | None]:
+        """What an answer depends on."""
+        return {"model": f"openai:{self.name}", "base_url": self.base_url, "max_pixels": self.max_pixels}
+
+    def open(self) -> Subject:
+        """A client for it.
+
+        Raises:
+            VilaHDError: an option has an impossible value.
+        """
+        from .endpoint import EndpointChat
+        from .external import ExternalSubject
+
+        chat = EndpointChat(self.name, base_url=self.base_url, timeout=self.timeout, retries=self.retries)
+        return ExternalSubject(chat, max_pixels=self.max_pixels)
+
+    def commit(self) -> str | None:
+        """None: nobody here knows."""
+        return None
