@@ -9,6 +9,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from vila_hd.errors import VilaHDError
+from vila_hd.options import Box
 
 from ..registry import Benchmark, Example, scores_by_group
 from .reading import Rows, open_folder, open_hub
@@ -237,7 +238,7 @@ class TaskBenchmark:
             prompt=self._prompt(question, options, _text(row, columns.hint)),
             load_images=partial(self._load, number),
             answers=self._answers(number, row[columns.answer], options),
-            regions=(tuple(tuple(map(float, box)) for box in boxes),) if boxes else (),  # type: ignore[arg-type]
+            regions=(self._boxes(number, boxes),) if boxes else (),
             group=_text(row, columns.group),
             options=options,
             item=_text(row, columns.item),
@@ -252,6 +253,14 @@ class TaskBenchmark:
         ]
         before = f"{hint}\n" if hint else ""
         return task.prompt.format(question=question, options="\n".join(lines), hint=before).strip()
+
+    def _boxes(self, number: int, found: Sequence[Sequence[float]]) -> tuple[Box, ...]:
+        try:
+            return tuple((float(x1), float(y1), float(x2), float(y2)) for x1, y1, x2, y2 in found)
+        except (TypeError, ValueError) as error:
+            raise VilaHDError(
+                f"benchmark {self.name!r}, row {number}: boxes {found} are no list of [x1, y1, x2, y2]"
+            ) from error
 
     def _answers(self, number: int, found: Any, options: Sequence[str]) -> tuple[str, ...]:
         """Accepted answers; of a question with options, the letter."""

@@ -203,6 +203,12 @@ def test_4kpro_from_lines_of_json_with_boxes(tmp_path):
         len(open_benchmark("4kpro"))
 
 
+def test_damaged_boxes_are_an_error(tmp_path):
+    benchmark = write(tmp_path, "4kpro", [row_of("4kpro", boxes=[[1, 2, 3]])])
+    with pytest.raises(VilaHDError, match=r"'4kpro', row 0: boxes \[\[1, 2, 3\]\] are no list of"):
+        benchmark.example(0)
+
+
 def test_an_answer_that_is_no_option_is_an_error(tmp_path):
     benchmark = write(tmp_path, "hrbench4k", [row_of("hrbench4k", answer="E")])
     with pytest.raises(VilaHDError, match=r"'hrbench4k', row 0: answer 'E' is no option \(A, B, C, D\)"):
