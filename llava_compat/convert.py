@@ -7,7 +7,6 @@ that does not end leaves nothing behind.
 import argparse
 import csv
 import io
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from vila_hd.checkpoint_files import read_json
 from vila_hd.cli.parsers import Parser
-from vila_hd.cli.terminal import print_error
+from vila_hd.cli.terminal import run_command
 from vila_hd.errors import VilaHDError
 from vila_hd.utils.logging import configure_for_terminal
 
@@ -56,25 +55,13 @@ COLUMNS = ("source", "target", "shape", "stored_dtype", "dtype")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit status and never raises for bad input."""
-    try:
+
+    def command() -> int:
         args = build_parser().parse_args(argv)
         configure_for_terminal()
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):  # names of files that the terminal cannot show
-                stream.reconfigure(errors="backslashreplace")
-        status = run(args)
-        sys.stdout.flush()
-        return status
-    except VilaHDError as error:
-        print_error(error)
-        return 2
-    except KeyboardInterrupt:
-        print(file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # The reader of our output is gone; not to be told again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return run(args)
+
+    return run_command(command)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -5,7 +5,6 @@ Exit status: 0 fine, 2 something the user can mend (one line ``error: ...`` on s
 
 import argparse
 import importlib.util
-import io
 import json
 import os
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vila_hd.cli.parsers import Parser
-from vila_hd.cli.terminal import Steps, one_line, print_error
+from vila_hd.cli.terminal import Steps, one_line, run_command
 from vila_hd.errors import VilaHDError
 from vila_hd.utils.logging import configure_for_terminal, get_logger
 
@@ -38,22 +37,13 @@ SPARE_TOKENS = 1024
 
 def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> int:
     """Run one command line; returns the exit status and never raises for bad input."""
-    try:
+
+    def command() -> int:
         args = build_parser().parse_args(argv)
         configure_for_terminal()
-        if isinstance(sys.stdout, io.TextIOWrapper):  # an answer that the terminal cannot show
-            sys.stdout.reconfigure(errors="backslashreplace")
         return run(args, os.environ if environment is None else environment)
-    except VilaHDError as error:
-        print_error(error)
-        return 2
-    except KeyboardInterrupt:
-        print(file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # The reader of our output is gone; not to be told again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+
+    return run_command(command)
 
 
 def build_parser() -> Parser:

@@ -20,6 +20,7 @@ from typing import Any
 from PIL import Image
 
 from llava_compat.data import DataError
+from vila_hd.cli.terminal import run_command
 from vila_hd.errors import VilaHDError
 from vila_hd.images import ORIENTATION_TAG, ORIENTATIONS, image_size, open_image
 from vila_hd.options import Box
@@ -257,20 +258,19 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; 0 on success, 2 on bad input, 130 on Ctrl-C."""
-    args = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
+
+    def command() -> int:
+        args = build_parser().parse_args(argv)
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
         options = ImportOptions(out=args.out, decode=args.decode, max_broken=args.max_broken)
         total = import_all(find_shards(args.images), find_shards(args.texts), options)
-    except VilaHDError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on after the last finished shard", file=sys.stderr)
-        return 130
-    where = "checked" if args.out is None else f"in {args.out}"
-    print(f"{total['samples']} samples, {total['broken']} broken, {where}")
-    return 0
+        where = "checked" if args.out is None else f"in {args.out}"
+        print(f"{total['samples']} samples, {total['broken']} broken, {where}")
+        return 0
+
+    return run_command(
+        command, interrupted="interrupted; the same command goes on after the last finished shard"
+    )
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vila_hd.cli.terminal import run_command
 from vila_hd.errors import VilaHDError
 
 logger = logging.getLogger(__name__)
@@ -141,23 +142,23 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; 0 on success, 2 on bad input."""
-    args = build_parser().parse_args(argv)
+    """Run the command line; 0 on success, 2 on bad input, 130 on Ctrl-C."""
+    return run_command(lambda: _run(build_parser().parse_args(argv)))
+
+
+def _run(args: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        if args.out.exists():
-            raise VilaHDError(f"{args.out} is there already: remove it or choose another folder")
-        parts = build(args.siglip, scales=args.scales, published=args.published, seed=args.seed)
-        model, tokenizer, processor = parts
-        partial = args.out.with_name(args.out.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial, copy_tokenizer=True)
-        processor.save_pretrained(partial)
-        partial.rename(args.out)
-    except VilaHDError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if args.out.exists():
+        raise VilaHDError(f"{args.out} is there already: remove it or choose another folder")
+    model, tokenizer, processor = build(
+        args.siglip, scales=args.scales, published=args.published, seed=args.seed
+    )
+    partial = args.out.with_name(args.out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial, copy_tokenizer=True)
+    processor.save_pretrained(partial)
+    partial.rename(args.out)
     print(f"wrote {args.out}: scales {list(model.config.vision_config.ps3_scales)}")
     return 0
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vila_hd.errors import VilaHDError
+from vila_hd.cli.terminal import run_command
 
 from .exits import REQUEUE, Preempted
 
@@ -83,7 +83,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 on success, 2 on bad input, 75 when a signal stopped training after a checkpoint, 130 on Ctrl-C.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    return run_command(lambda: _run(list(sys.argv[1:] if argv is None else argv)), interrupted="interrupted")
+
+
+def _run(arguments: list[str]) -> int:
     # The deepspeed launcher puts --local_rank in front of the module's own arguments.
     local_rank = [part for part in arguments[:1] if part.startswith("--local_rank")]
     command = next(iter(arguments[len(local_rank) :]), "")
@@ -108,13 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from .run import run_stage
 
         run_stage(config, dry_run=options.dry_run, resume=options.resume)
-    except VilaHDError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except Preempted as stop:
         print(stop, file=sys.stderr)
         return REQUEUE
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
     return 0

@@ -4,7 +4,6 @@ Exit status: 0 fine, 1 the data has problems, 2 a word of the command line to me
 """
 
 import argparse
-import io
 import itertools
 import os
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vila_hd.cli.parsers import Parser
-from vila_hd.cli.terminal import print_error
+from vila_hd.cli.terminal import print_error, run_command
 from vila_hd.errors import VilaHDError
 from vila_hd.utils.logging import configure_for_terminal
 
@@ -37,25 +36,20 @@ REGISTRIES = (".yaml", ".yml")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit status and never raises for bad input."""
-    try:
+
+    def command() -> int:
         args = build_parser().parse_args(argv)
         configure_for_terminal()
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):  # names of files that the terminal cannot show
-                stream.reconfigure(errors="backslashreplace")
-        status: int = args.run(args)
-        sys.stdout.flush()
+        try:
+            status: int = args.run(args)
+        except DataError as error:
+            if error.source is None:
+                raise
+            print_error(error)
+            return 1
         return status
-    except VilaHDError as error:
-        print_error(error)
-        return 1 if isinstance(error, DataError) and error.source is not None else 2
-    except KeyboardInterrupt:
-        print(file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # The reader of our output is gone; not to be told again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+
+    return run_command(command)
 
 
 def build_parser() -> Parser:

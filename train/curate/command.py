@@ -2,11 +2,11 @@
 
 import argparse
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vila_hd.cli.terminal import run_command
 from vila_hd.errors import VilaHDError
 
 if TYPE_CHECKING:
@@ -214,14 +214,11 @@ def _pack(args: argparse.Namespace) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 on success, 2 on bad input, 130 on Ctrl-C."""
-    args = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
+
+    def command() -> int:
+        args = build_parser().parse_args(argv)
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
         print(args.run(args))
-    except VilaHDError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
-    return 0
+        return 0
+
+    return run_command(command, interrupted="interrupted; the same command goes on where it stopped")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vila_hd.cli.parsers import Parser
-from vila_hd.cli.terminal import print_error
+from vila_hd.cli.terminal import run_command
 from vila_hd.errors import VilaHDError
 
 if TYPE_CHECKING:
@@ -49,15 +49,7 @@ def build_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; 0 on success, 2 on bad input, 130 after Ctrl-C."""
-    try:
-        args = build_parser().parse_args(argv)
-        return _run(args)
-    except VilaHDError as error:
-        print_error(error)
-        return 2
-    except KeyboardInterrupt:
-        print(file=sys.stderr)
-        return 130
+    return run_command(lambda: _run(build_parser().parse_args(argv)))
 
 
 def _run(args: argparse.Namespace) -> int:

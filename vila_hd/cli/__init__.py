@@ -4,8 +4,6 @@ Exit status: 0 fine, 2 something the user can mend (one line ``error: ...`` on s
 """
 
 import importlib
-import io
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,28 +11,24 @@ from collections.abc import Sequence
 from ..errors import VilaHDError
 from ..utils.logging import configure_for_terminal
 from .parsers import COMMANDS, command_parser, main_parser
-from .terminal import one_line, print_error
+from .terminal import one_line, run_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit status and never raises for bad input."""
-    try:
-        return _run(list(sys.argv[1:] if argv is None else argv))
-    except VilaHDError as error:
-        print_error(error)
-        return 2
-    except KeyboardInterrupt:
-        print(file=sys.stderr)
-        return 130
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        print_error(f"out of memory ({one_line(error)[:100]}): use a smaller --budget or --max-scale, or cpu")
-        return 2
-    except BrokenPipeError:
-        # The reader of our output is gone (vila-hd info nano | head -1); not to be told again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+
+    def command() -> int:
+        try:
+            return _run(list(sys.argv[1:] if argv is None else argv))
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            reason = one_line(error)[:100]
+            raise VilaHDError(
+                f"out of memory ({reason}): use a smaller --budget or --max-scale, or cpu"
+            ) from error
+
+    return run_command(command)
 
 
 def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
@@ -64,8 +58,5 @@ def _run(words: list[str]) -> int:
 def _quieten_libraries() -> None:
     """Our warnings as lines on stderr; those of libraries are about code, not about what the user typed."""
     configure_for_terminal()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # an answer in a script that the terminal cannot show
-            stream.reconfigure(errors="backslashreplace")
     for module in ("PIL", "transformers", "torch"):
         warnings.filterwarnings("ignore", module=module)

@@ -1,13 +1,17 @@
-"""Talking to a terminal: where answers, receipts, progress and errors go."""
+"""Talking to a terminal: where answers, receipts, progress and errors go, and what exit statuses mean."""
 
+import io
+import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
 from tqdm import tqdm
+
+from ..errors import VilaHDError
 
 
 def one_line(text: object) -> str:
@@ -24,6 +28,33 @@ def print_lines(lines: Sequence[str], *, indent: str = "  ") -> None:
     """A receipt or another remark: on stderr, so that stdout holds answers only."""
     for line in lines:
         print(f"{indent}{line}", file=sys.stderr)
+
+
+def run_command(command: Callable[[], int], *, interrupted: str = "") -> int:
+    """The exit status of one command line; never raises for bad input.
+
+    Args:
+        command: parses, works and prints; its status counts, 2 after a ``VilaHDError`` (one line
+            ``error: ...`` on stderr), 130 after Ctrl-C.
+        interrupted: what to say after Ctrl-C.
+    """
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # answers and names that the terminal cannot show
+                stream.reconfigure(errors="backslashreplace")
+        status = command()
+        sys.stdout.flush()
+        return status
+    except VilaHDError as error:
+        print_error(error)
+        return 2
+    except KeyboardInterrupt:
+        print(interrupted, file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output is gone (vila-hd info nano | head -1); not to be told again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 class Steps:

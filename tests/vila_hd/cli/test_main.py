@@ -96,7 +96,7 @@ def test_other_errors_of_libraries_are_bugs_and_are_not_hidden(monkeypatch):
 
 
 def test_a_terminal_that_cannot_show_an_answer_gets_escapes():
-    program = "from vila_hd import cli; cli._quieten_libraries(); print('\\u4f60')"
+    program = "from vila_hd.cli.terminal import run_command; run_command(lambda: print('\\u4f60') or 0)"
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONIOENCODING": "ascii"},
