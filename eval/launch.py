@@ -6,6 +6,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,13 +81,14 @@ def _add_speed(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     train.set_defaults(run=_speed_train)
 
 
-def _add_model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model",
-        default="nano",
-        help="nano, a model folder or a hub id of VILA-HD; hf:NAME for any image-text-to-text model of "
-        "transformers; openai:NAME for one behind an endpoint (default: nano)",
-    )
+def _add_model_options(parser: argparse.ArgumentParser, *, positional: bool = False) -> None:
+    if not positional:
+        parser.add_argument(
+            "--model",
+            default="nano",
+            help="nano, a model folder or a hub id of VILA-HD; hf:NAME for any image-text-to-text model of "
+            "transformers; openai:NAME for one behind an endpoint (default: nano)",
+        )
     parser.add_argument("--revision", help="branch, tag or commit of a hub repository")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: the GPU when there is one")
@@ -136,6 +138,19 @@ def _add_general(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     for parser, function in ((run, _run), (sweep, _sweep)):
         _add_task_options(parser)
         parser.set_defaults(run=function)
+
+    sizes = commands.add_parser(
+        "recognisable", help="from which resolution on samples are answered right, with a plot"
+    )
+    sizes.add_argument("model", metavar="MODEL", help="as for --model of run")
+    sizes.add_argument("tasks", metavar="TASK", help="one or more, with commas")
+    _add_model_options(sizes, positional=True)
+    sizes.add_argument(
+        "--sides", type=int, nargs="+", default=None, help="pixels (default: 378 756 1512 3780)"
+    )
+    _add_looks(sizes, "--budget", budgets=["auto"])
+    _add_task_options(sizes)
+    sizes.set_defaults(run=_recognisable)
 
     listing = commands.add_parser("list", help="the benchmarks")
     _add_output_options(listing)
@@ -244,6 +259,17 @@ def _sweep(args: argparse.Namespace, command: str) -> Report | None:
 
     with join_team() as team:
         report = run_sweep(_eval_run(args, team), command=command, team=team)
+    return report if team.leads else None
+
+
+def _recognisable(args: argparse.Namespace, command: str) -> Report | None:
+    from .recognisable import SIDES, check_sides, run_recognisable
+    from .team import join_team
+
+    sides = check_sides(SIDES if args.sides is None else args.sides)
+    with join_team() as team:
+        run = replace(_eval_run(args, team), sides=sides)
+        report = run_recognisable(run, command=command, team=team)
     return report if team.leads else None
 
 

@@ -1,9 +1,11 @@
 """Sharded prediction into a resumable file."""
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import cached_property
 from multiprocessing import get_context
 from pathlib import Path
 from types import TracebackType
@@ -52,12 +54,12 @@ class Job:
     conditions: tuple[Condition, ...]
 
 
-def uid_at(benchmark: Benchmark, index: int) -> str:
-    """The uid of an example, also of one that is broken."""
+def example_at(benchmark: Benchmark, index: int) -> Example:
+    """The example at ``index``; in place of a broken one, an empty one without a picture."""
     try:
-        return benchmark.example(index).uid
+        return benchmark.example(index)
     except Exception:  # noqa: BLE001 - what is wrong is recorded when the example is asked
-        return f"broken-{index}"
+        return Example(uid=f"broken-{index}", prompt="", load_images=tuple, answers=("",))
 
 
 def missing_jobs(
@@ -205,16 +207,15 @@ def _try(subject: Subject, benchmark: Benchmark, job: Job) -> list[Prediction] |
 
 def _failure(benchmark: Benchmark, index: int, condition: Condition, error: Exception) -> Prediction:
     """The record of a sample without an answer."""
-    uid = uid_at(benchmark, index)
-    example: Example | None = None if uid == f"broken-{index}" else benchmark.example(index)
+    example = example_at(benchmark, index)
     lines = str(error).strip().splitlines()
     return Prediction(
-        uid=uid,
+        uid=example.uid,
         condition=condition.key,
         prediction="",
-        answer=example.answers[0] if example and example.answers else "",
+        answer=example.answers[0] if example.answers else "",
         score=0.0,
-        group=example.group if example else "",
+        group=example.group,
         patches=0,
         visual_tokens=None,
         recall=None,
@@ -239,18 +240,24 @@ class Task:
     limit: int | None = None
     """Only the first so many examples."""
 
-    def uids(self) -> list[str]:
-        """Uids of the examples that count, in order.
+    @cached_property
+    def examples(self) -> tuple[Example, ...]:
+        """The examples that count, in order.
 
         Raises:
-            VilaHDError: two examples have the same.
+            VilaHDError: two have the same uid.
         """
         count = len(self.benchmark) if self.limit is None else min(self.limit, len(self.benchmark))
-        uids = [uid_at(self.benchmark, index) for index in range(count)]
-        if len(set(uids)) < count:
-            twice = next(uid for number, uid in enumerate(uids) if uid in uids[:number])
-            raise VilaHDError(f"{self.benchmark.name}: uid {twice!r} is there twice; mend the data")
-        return uids
+        examples = tuple(example_at(self.benchmark, index) for index in range(count))
+        uid, times = Counter(example.uid for example in examples).most_common(1)[0]
+        if times > 1:
+            raise VilaHDError(f"{self.benchmark.name}: uid {uid!r} is there {times} times; mend the data")
+        return examples
+
+    @property
+    def uids(self) -> list[str]:
+        """Uids of ``examples``."""
+        return [example.uid for example in self.examples]
 
     def answer(self, workers: Workers, team: Team) -> dict[str, list[Prediction]]:
         """Answer what is not answered yet; predictions of all examples per condition, in order.
@@ -264,7 +271,7 @@ class Task:
         if team.leads:
             self._join_shards()
         team.wait()
-        uids = self.uids()
+        uids = self.uids
         if team.count == 1:
             with PredictionFile(self.path, settings=self.settings) as file:
                 self._fill(file, dict(file.predictions), workers, team)
@@ -308,7 +315,7 @@ class Task:
     ) -> None:
         """Put this process's share of what ``known`` lacks into ``file``."""
         done = {key for key, prediction in known.items() if not prediction.error}
-        jobs = missing_jobs(self.uids(), self.conditions, done, workers.batch_size)
+        jobs = missing_jobs(self.uids, self.conditions, done, workers.batch_size)
         jobs = jobs[team.index :: team.count]
         total = sum(len(job.indices) * len(job.conditions) for job in jobs)
         failed: list[Prediction] = []

@@ -4,6 +4,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
@@ -111,6 +112,23 @@ BENCHMARKS = {
     "seedbench_2_plus": "eval.benchmarks.perception:SEEDBENCH_2_PLUS",
 }
 """Name -> class or task, imported when asked for."""
+
+
+def full_name(name: str) -> str:
+    """The key of ``BENCHMARKS`` that a name stands for: ``textvqa`` is ``textvqa_val``.
+
+    Raises:
+        VilaHDError: there is none, or several fit.
+    """
+    longer = [key for key in BENCHMARKS if key.startswith(f"{name}_")]
+    if name in BENCHMARKS:
+        return name
+    if f"{name}_val" in BENCHMARKS:
+        return f"{name}_val"
+    if len(longer) == 1:
+        return longer[0]
+    some = longer or get_close_matches(name, BENCHMARKS, cutoff=0.5) or list(BENCHMARKS)
+    raise VilaHDError(f"benchmark {name!r} is unknown: use one of {', '.join(some)} (python -m eval list)")
 
 
 def get_benchmark(name: str) -> Callable[..., Benchmark]:

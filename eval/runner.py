@@ -3,7 +3,7 @@
 import hashlib
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -15,8 +15,8 @@ from vila_hd.version import __version__
 
 from .conditions import OWN, Condition
 from .intervals import mean_interval
-from .predict import Task, Work, Workers, uid_at
-from .registry import Benchmark, Example, data_revision, full_score, open_benchmark, summarise
+from .predict import Task, Work, Workers, example_at
+from .registry import Benchmark, data_revision, full_name, full_score, open_benchmark, summarise
 from .report import Cell, Column, Report, Table, machine_facts
 from .store import Prediction
 from .subjects import ModelSpec
@@ -44,6 +44,9 @@ class EvalRun:
 
     conditions: tuple[Condition, ...] = DEFAULT_CONDITIONS
 
+    sides: tuple[int, ...] = ()
+    """Every condition is also asked with pictures reduced to fit into squares of these sides, in pixels."""
+
     limit: int | None = None
 
     data: Path | None = None
@@ -60,9 +63,8 @@ class EvalRun:
 
 def task_settings(spec: ModelSpec, benchmark: Benchmark) -> dict[str, Any]:
     """Everything that a prediction of a benchmark depends on besides its condition."""
-    uid = uid_at(benchmark, 0)
-    first = None if uid == "broken-0" else benchmark.example(0)
-    what = "" if first is None else repr((uid, first.prompt, first.answers))
+    first = example_at(benchmark, 0)
+    what = repr((first.uid, first.prompt, first.answers))
     return {
         **spec.settings(),
         "task": benchmark.name,
@@ -95,14 +97,19 @@ def open_tasks(run: EvalRun) -> list[Task]:
         VilaHDError: a benchmark is unknown, its data are missing, or it is empty.
     """
     tasks = []
-    for name in dict.fromkeys(run.tasks):
+    conditions = tuple(
+        replace(condition, side=side)
+        for condition in own_conditions(run.spec, run.conditions)
+        for side in (*run.sides, None)
+    )
+    for name in dict.fromkeys(map(full_name, run.tasks)):
         benchmark = open_benchmark(name, data=run.data)
         if len(benchmark) == 0:
             raise VilaHDError(f"benchmark {name!r} holds no example: check its data")
         tasks.append(
             Task(
                 benchmark=benchmark,
-                conditions=own_conditions(run.spec, run.conditions),
+                conditions=conditions,
                 path=run.out / f"{name}.jsonl",
                 settings=task_settings(run.spec, benchmark),
                 limit=run.limit,
@@ -121,25 +128,12 @@ def answer_tasks(tasks: Sequence[Task], spec: ModelSpec, work: Work, team: Team)
         return {task.benchmark.name: task.answer(workers, team) for task in tasks}
 
 
-def examples_of(benchmark: Benchmark, count: int) -> list[Example]:
-    """The first examples of a benchmark, with an empty one in place of each that is broken."""
-    examples = []
-    for index in range(count):
-        uid = uid_at(benchmark, index)
-        if uid == f"broken-{index}":
-            examples.append(Example(uid=uid, prompt="", load_images=tuple, answers=("",)))
-        else:
-            examples.append(benchmark.example(index))
-    return examples
-
-
-def score_row(
-    benchmark: Benchmark, condition: Condition, predictions: Sequence[Prediction]
-) -> dict[str, Cell]:
+def score_row(task: Task, condition: Condition, predictions: Sequence[Prediction]) -> dict[str, Cell]:
     """One row of the table, scores in the field's unit. Samples without an answer count as wrong."""
+    benchmark = task.benchmark
     scores = [prediction.score for prediction in predictions]
     full = full_score(benchmark)
-    numbers = summarise(benchmark, examples_of(benchmark, len(scores)), scores)
+    numbers = summarise(benchmark, task.examples, scores)
     score = next(iter(numbers.values()))
     # Another summary than the mean may depend on the order or on groups, which resampling would break.
     is_mean = abs(score - full * mean(scores)) < 1e-6 * full
@@ -183,13 +177,12 @@ def score_table(rows: Sequence[dict[str, Cell]]) -> Table:
     return Table(title="Scores", columns=columns, rows=tuple(rows))
 
 
-def detail_table(benchmark: Benchmark, predictions: dict[str, list[Prediction]]) -> Table | None:
+def detail_table(task: Task, predictions: dict[str, list[Prediction]]) -> Table | None:
     """What the benchmark says besides its score, such as means per kind; None: nothing."""
     columns: dict[str, list[float]] = {}
     names: list[str] = []
     for key, entries in predictions.items():
-        examples = examples_of(benchmark, len(entries))
-        numbers = summarise(benchmark, examples, [entry.score for entry in entries])
+        numbers = summarise(task.benchmark, task.examples, [entry.score for entry in entries])
         names = list(numbers)[1:]
         columns[key] = list(numbers.values())[1:]
     if not names:
@@ -199,7 +192,7 @@ def detail_table(benchmark: Benchmark, predictions: dict[str, list[Prediction]])
         for number, name in enumerate(names)
     ]
     head = (Column(key="kind", title="part"), *(Column(key=k, title=k, spec=".1f") for k in predictions))
-    return Table(title=f"{benchmark.name}: in detail", columns=head, rows=tuple(rows))
+    return Table(title=f"{task.benchmark.name}: in detail", columns=head, rows=tuple(rows))
 
 
 def failure_notes(answers: Answers) -> tuple[str, ...]:
@@ -254,11 +247,11 @@ def _checkout() -> str | None:
 def report_of(run: EvalRun, tasks: Sequence[Task], answers: Answers, *, command: str, team: Team) -> Report:
     """Tables of what was answered."""
     rows = [
-        score_row(task.benchmark, condition, answers[task.benchmark.name][condition.key])
+        score_row(task, condition, answers[task.benchmark.name][condition.key])
         for task in tasks
         for condition in task.conditions
     ]
-    kinds = [detail_table(task.benchmark, answers[task.benchmark.name]) for task in tasks]
+    kinds = [detail_table(task, answers[task.benchmark.name]) for task in tasks]
     work = run.work
     notes = (
         "Greedy answers. Seconds: batched, all passes, without reading the picture; batch "

@@ -33,7 +33,7 @@ def run_sweep(run: EvalRun, *, command: str, team: Team) -> Report:
     for task in tasks:
         name = task.benchmark.name
         for condition in task.conditions:
-            rows.append(score_row(task.benchmark, condition, answers[name][condition.key]))
+            rows.append(score_row(task, condition, answers[name][condition.key]))
             guide = condition.guided_by if condition.budget != 0 else "low-res"
             series.append(f"{name} {guide}" if several else name)
     costs = (("tokens", "visual tokens"), ("seconds", "seconds per sample"))

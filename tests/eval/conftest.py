@@ -1,9 +1,12 @@
-"""A benchmark of a few multiple-choice questions, and a tiny model in a folder."""
+"""A benchmark of a few multiple-choice questions, a tiny model in a folder, and an endpoint."""
 
+import json
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import ModuleType
 
 import pytest
@@ -76,3 +79,57 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory):
     tiny_model().save_pretrained(path)
     tiny_processor().save_pretrained(path)
     return path
+
+
+def answer(text="B", **usage):
+    """What an endpoint sends: status, content, further headers."""
+    return 200, {"choices": [{"message": {"content": text}}], "usage": usage}, {}
+
+
+class Fake(ThreadingHTTPServer):
+    """An endpoint on this machine that says what it is told to: by default an answer."""
+
+    daemon_threads = True
+    answer = staticmethod(answer)
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.script = []
+        self.requests = []
+        self.reply = lambda body: answer(prompt_tokens=7, prompt_tokens_details={"image_tokens": 5})
+        self.base_url = f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Takes the next step of the script."""
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.requests.append((self.path, dict(self.headers), body))
+        step = self.server.script.pop(0) if self.server.script else self.server.reply(body)
+        if callable(step):
+            step(self)
+            return
+        status, content, headers = step
+        data = content.encode() if isinstance(content, str) else json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(data)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
+    """An endpoint that runs, without a key in the environment."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    server = Fake()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()

@@ -1,8 +1,6 @@
 import base64
 import io
-import json
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from PIL import Image, ImageChops
@@ -13,55 +11,6 @@ from eval.launch import main
 from eval.store import read_predictions
 from vila_hd.errors import VilaHDError
 from vila_hd.testing import tiny_picture
-
-
-def answer(text="B", **usage):
-    return 200, {"choices": [{"message": {"content": text}}], "usage": usage}, {}
-
-
-class Fake(ThreadingHTTPServer):
-    """An endpoint on this machine that says what it is told to: by default an answer."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.script = []
-        self.requests = []
-        self.reply = lambda body: answer(prompt_tokens=7, prompt_tokens_details={"image_tokens": 5})
-        self.base_url = f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.requests.append((self.path, dict(self.headers), body))
-        step = self.server.script.pop(0) if self.server.script else self.server.reply(body)
-        if callable(step):
-            step(self)
-            return
-        status, content, headers = step
-        data = content.encode() if isinstance(content, str) else json.dumps(content).encode()
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(data)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def fake(monkeypatch):
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    server = Fake()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 class Waits(list):
@@ -189,7 +138,7 @@ def run(fake, out, *more):
 def test_the_runner_asks_several_at_a_time_and_keeps_failures_apart(fake, choices, tmp_path):
     def reply(body):
         text = body["messages"][0]["content"][-1]["text"]
-        return (400, "no", {}) if "question 3" in text else answer("ABCD"[int(text.split()[1][0]) % 4])
+        return (400, "no", {}) if "question 3" in text else fake.answer("ABCD"[int(text.split()[1][0]) % 4])
 
     fake.reply = reply
     assert run(fake, tmp_path, "--processes", "3", "--max-pixels", "100") == 0
@@ -205,7 +154,7 @@ def test_the_runner_asks_several_at_a_time_and_keeps_failures_apart(fake, choice
 
 
 def test_the_runner_keeps_what_was_answered_when_it_cannot_go_on(fake, choices, tmp_path, capsys):
-    fake.script = [answer(), answer(), (401, "who are you", {})]
+    fake.script = [fake.answer(), fake.answer(), (401, "who are you", {})]
     assert run(fake, tmp_path) == 2
     assert "OPENAI_API_KEY" in capsys.readouterr().err.splitlines()[-1]
     assert len(read_predictions(tmp_path / "choices.jsonl")[1]) == 2

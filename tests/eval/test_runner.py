@@ -6,9 +6,11 @@ import pytest
 
 from eval.conditions import Condition
 from eval.launch import main
-from eval.predict import do
+from eval.predict import Job, Task, do
+from eval.registry import full_name
 from eval.runner import score_row
 from eval.store import Prediction, read_predictions
+from vila_hd.errors import VilaHDError
 
 
 def run(folder, out, *more, tasks="choices"):
@@ -98,8 +100,6 @@ class Narrow:
 
 
 def test_an_out_of_memory_batch_is_asked_one_by_one(choices):
-    from eval.predict import Job
-
     conditions = (Condition(0, "saliency"), Condition(8, "prompt"))
     entries = do(Narrow(), choices, Job(indices=(1, 2), conditions=conditions))
     assert [(entry.uid, entry.condition, entry.error) for entry in entries] == [
@@ -116,14 +116,15 @@ def test_a_model_that_fails_everywhere_is_an_error(tiny_folder, choices, tmp_pat
     assert error.startswith("error: choices: the first 6 answers all failed, q0 with VilaHDError")
 
 
-def test_a_summary_that_is_no_mean_has_no_interval(choices):
+def test_a_summary_that_is_no_mean_has_no_interval(choices, tmp_path):
     entry = dict(condition="c", prediction="", answer="", group="", patches=0, visual_tokens=None)
     entries = [Prediction(uid=f"q{i}", score=i / 4, recall=None, seconds=1.0, **entry) for i in range(5)]
-    row = score_row(choices, Condition(0, "saliency"), entries)
+    task = Task(benchmark=choices, conditions=(), path=tmp_path, settings={}, limit=5)
+    row = score_row(task, Condition(0, "saliency"), entries)
     assert row["low"] < row["score"] == 50 < row["high"]
     assert row["tokens"] is None
     choices.aggregate = max
-    row = score_row(choices, Condition(0, "saliency"), entries)
+    row = score_row(task, Condition(0, "saliency"), entries)
     assert (row["score"], row["interval"]) == (100, None)
 
 
@@ -152,6 +153,18 @@ def test_mistakes_are_one_line_and_status_2(more, message, tiny_folder, choices,
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ")
     assert message in error
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [("textvqa", "textvqa_val"), ("mmmu", "mmmu_val"), ("vstar", "vstar")]
+)
+def test_short_names(name, key):
+    assert full_name(name) == key
+
+
+def test_an_unknown_name_comes_with_those_that_are_meant():
+    with pytest.raises(VilaHDError, match=r"'hrbench' is unknown: use one of hrbench8k, hrbench4k"):
+        full_name("hrbench")
 
 
 def test_list_names_every_benchmark(capsys):
