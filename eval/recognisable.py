@@ -49,8 +49,8 @@ def minimum_size(right: Mapping[str, bool]) -> str | None:
     Args:
         right: size -> whether the answer was right, sizes in ascending order.
     """
-    found = None
-    for size in reversed(right):
+    found: str | None = None
+    for size in reversed(list(right)):
         if not right[size]:
             break
         found = size
