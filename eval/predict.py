@@ -201,7 +201,12 @@ def _try(subject: Subject, benchmark: Benchmark, job: Job) -> list[Prediction] |
         return predictions
     except CannotGoOnError:
         raise
-    except Exception as error:  # noqa: BLE001 - recorded with the id of the sample
+    except Exception as error:
+        if type(error).__name__ == "AcceleratorError":  # torch < 2.8 has no such class
+            reason = str(error).strip().splitlines()[0]
+            raise CannotGoOnError(
+                f"the GPU can do no more in this process ({reason}): start again"
+            ) from error
         return error
 
 

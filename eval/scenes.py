@@ -12,6 +12,7 @@ from .benchmarks.scenes import SceneBenchmark
 from .conditions import Condition
 from .predict import Task, Work, Workers
 from .report import Cell, Column, Report, Table, machine_facts, wilson_interval
+from .runner import failure_notes
 from .store import Prediction
 from .subjects import ModelSpec
 from .team import Team
@@ -136,5 +137,6 @@ def run_scenes(run: ScenesRun, *, command: str, team: Team) -> Report:
         "Greedy answers, exact match; 95 % Wilson interval. 'mark seen': share of the largest scale's "
         "patches on the sign asked about that were chosen. Seconds: batched, all passes, without drawing "
         f"the scene; batch {work.batch_size}, {work.processes} process(es) of {work.threads} thread(s).",
+        *failure_notes({run.benchmark.name: predictions}),
     )
     return Report(command=command, facts=facts, tables=tables, notes=notes)

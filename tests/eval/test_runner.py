@@ -1,10 +1,13 @@
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
+import torch
 
 from eval.conditions import Condition
+from eval.failures import CannotGoOnError
 from eval.launch import main
 from eval.predict import Job, Task, do
 from eval.registry import full_name
@@ -108,6 +111,27 @@ def test_an_out_of_memory_batch_is_asked_one_by_one(choices):
         ("q2", "low-res", ""),
         ("q2", "prompt-8", "MemoryError: out of memory"),
     ]
+
+
+@dataclass
+class Stops:
+    """Raises an error of torch."""
+
+    error: Exception
+
+    def answer(self, benchmark, examples, conditions):
+        raise self.error
+
+
+def test_a_gpu_that_is_done_for_ends_the_run(choices):
+    if not hasattr(torch, "AcceleratorError"):
+        pytest.skip("this torch has no AcceleratorError")
+    error = torch.AcceleratorError("CUDA error: device-side assert triggered\nmore")
+    job = Job(indices=(1,), conditions=(Condition(0, "saliency"),))
+    with pytest.raises(CannotGoOnError, match="device-side assert triggered\\)"):
+        do(Stops(error), choices, job)
+    (entry,) = do(Stops(RuntimeError("odd shape")), choices, job)
+    assert entry.error == "RuntimeError: odd shape"
 
 
 def test_a_model_that_fails_everywhere_is_an_error(tiny_folder, choices, tmp_path, capsys):
