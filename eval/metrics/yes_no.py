@@ -12,14 +12,11 @@ YesNo = Literal["yes", "no"]
 
 
 def first_yes_no(prediction: str) -> YesNo | None:
-    """MME: what the answer begins with, else which of the two it names alone."""
-    words = re.findall(r"[a-z]+", prediction.lower())
-    named = {word for word in words if word in ("yes", "no")}
-    if words and words[0] in named:
-        return "yes" if words[0] == "yes" else "no"
-    if len(named) != 1:
-        return None
-    return "yes" if named == {"yes"} else "no"
+    """MME: which of the two the first four letters hold, as its script has it; an answer that begins
+    otherwise is neither.
+    """
+    beginning = prediction.strip().lower()[:4]
+    return "yes" if "yes" in beginning else "no" if "no" in beginning else None
 
 
 def pope_yes_no(prediction: str) -> YesNo:

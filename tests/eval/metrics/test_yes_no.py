@@ -7,10 +7,11 @@ from eval.metrics.yes_no import detection_rates, first_yes_no, mme_score, pope_y
     ("prediction", "mme", "pope"),
     [
         ("Yes", "yes", "yes"), ("no.", "no", "no"), ("Yes, there is no doubt", "yes", "no"),
-        ("There is not.", None, "no"), ("It is: yes", "yes", "yes"), ("yes or no", "yes", "no"),
-        ("say yes or no", None, "no"), ("", None, "yes"), ("nothing", None, "yes"),
-        ("A dog. No cat", "no", "yes"),
-        ("NO", "no", "no"), ("eyes", None, "yes"),
+        ("There is not.", None, "no"), ("It is: yes", None, "yes"), ("yes or no", "yes", "no"),
+        ("say yes or no", None, "no"), ("", None, "yes"), ("nothing", "no", "yes"),
+        ("not at all", "no", "no"), (" yes", "yes", "yes"),
+        ("A dog. No cat", None, "yes"),
+        ("NO", "no", "no"), ("eyes", "yes", "yes"),
     ],
 )  # fmt: skip
 def test_yes_or_no(prediction, mme, pope):
