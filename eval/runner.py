@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import numpy as np
 import torch
 
 from vila_hd.errors import VilaHDError
@@ -128,22 +129,35 @@ def answer_tasks(tasks: Sequence[Task], spec: ModelSpec, work: Work, team: Team)
         return {task.benchmark.name: task.answer(workers, team) for task in tasks}
 
 
+def sums_up_as_mean(task: Task) -> bool:
+    """Whether the score is the mean over samples, told by made-up scores: real ones can agree by chance."""
+    generator = np.random.default_rng(0)
+    made_up = [generator.integers(2, size=len(task.examples)).astype(float).tolist() for _ in range(4)]
+    full = full_score(task.benchmark)
+    return all(
+        abs(_score(task, scores) - full * mean(scores)) < 1e-6 * full
+        for scores in ([1.0] * len(task.examples), *made_up)
+    )
+
+
+def _score(task: Task, scores: Sequence[float]) -> float:
+    """The task's score in the field's unit."""
+    return next(iter(summarise(task.benchmark, task.examples, scores).values()))
+
+
 def score_row(task: Task, condition: Condition, predictions: Sequence[Prediction]) -> dict[str, Cell]:
     """One row of the table, scores in the field's unit. Samples without an answer count as wrong."""
     benchmark = task.benchmark
     scores = [prediction.score for prediction in predictions]
-    full = full_score(benchmark)
-    numbers = summarise(benchmark, task.examples, scores)
-    score = next(iter(numbers.values()))
     # Another summary than the mean may depend on the order or on groups, which resampling would break.
-    is_mean = abs(score - full * mean(scores)) < 1e-6 * full
-    low, high = (full * bound for bound in mean_interval(scores)) if is_mean else (None, None)
+    bounds = mean_interval(scores) if sums_up_as_mean(task) else None
+    low, high = (full_score(benchmark) * bound for bound in bounds) if bounds else (None, None)
     answered = [prediction for prediction in predictions if not prediction.error]
     return {
         "task": benchmark.name,
         "metric": benchmark.metric,
         "condition": condition.key,
-        "score": score,
+        "score": _score(task, scores),
         "low": low,
         "high": high,
         "interval": None if low is None or high is None else f"{low:.1f} - {high:.1f}",

@@ -1,8 +1,12 @@
+import base64
+import io
 import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
+import datasets
 import pytest
 import torch
 
@@ -14,6 +18,7 @@ from eval.registry import full_name
 from eval.runner import score_row
 from eval.store import Prediction, read_predictions
 from vila_hd.errors import VilaHDError
+from vila_hd.testing import tiny_picture
 
 
 def run(folder, out, *more, tasks="choices"):
@@ -150,6 +155,36 @@ def test_a_summary_that_is_no_mean_has_no_interval(choices, tmp_path):
     choices.aggregate = max
     row = score_row(task, Condition(0, "saliency"), entries)
     assert (row["score"], row["interval"]) == (100, None)
+
+
+def test_questions_that_count_together_have_no_interval_even_when_all_are_wrong(choices, tmp_path):
+    choices.aggregate = lambda scores: min(scores[:3]) / 2 + min(scores[3:]) / 2
+    entry = dict(condition="c", prediction="", answer="", group="", patches=0, visual_tokens=None)
+    entries = [Prediction(uid=f"q{i}", score=0.0, recall=None, seconds=1.0, **entry) for i in range(6)]
+    task = Task(benchmark=choices, conditions=(), path=tmp_path, settings={})
+    row = score_row(task, Condition(0, "saliency"), entries)
+    assert (row["score"], row["interval"]) == (0, None)
+
+
+def test_a_public_benchmark_from_local_files(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    recorded = json.loads((Path(__file__).parents[1] / "golden" / "benchmarks.json").read_text())
+    file = io.BytesIO()
+    tiny_picture(96, 64).save(file, "PNG")
+    good = {**recorded["hrbench4k"]["row"], "image": base64.b64encode(file.getvalue()).decode()}
+    lines = [
+        {**good, "index": 1},
+        {**good, "index": 2, "image": "bm90IGEgcGljdHVyZQ=="},
+        {**good, "index": 3},
+    ]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "hrbench_4k.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    assert run(tiny_folder, tmp_path / "out", "--data", str(tmp_path / "data"), tasks="hrbench4k") == 0
+    (row,) = rows(tmp_path / "out")
+    assert (row["questions"], row["failed"]) == (3, 1)
+    settings, predictions = read_predictions(tmp_path / "out" / "hrbench4k.jsonl")
+    assert settings["data"]
+    assert [uid for (uid, _), entry in predictions.items() if entry.error] == ["1:2"]
 
 
 def test_a_sweep_draws_what_it_reports(tiny_folder, choices, tmp_path):
