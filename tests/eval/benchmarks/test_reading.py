@@ -87,6 +87,27 @@ def test_folders_without_readable_files_are_errors(tmp_path):
         open_folder(tmp_path, "x", "", "test", COLUMNS)
 
 
+def test_a_repository_in_the_layout_of_the_hub_is_loaded_by_config_and_split(tmp_path):
+    card = "---\nconfigs:\n"
+    for config in ("one", "two"):
+        card += f"- config_name: {config}\n  data_files:\n"
+        for split in ("validation", "test"):
+            card += f"  - split: {split}\n    path: {config}/{split}-*\n"
+            row = {"image": {"bytes": png(), "path": None}, "q": f"{config} {split}"}
+            table = datasets.Dataset.from_list([row])
+            (tmp_path / "repo" / config).mkdir(parents=True, exist_ok=True)
+            table = table.cast_column("image", datasets.Image())
+            table.to_parquet(str(tmp_path / "repo" / config / f"{split}-00000-of-00001.parquet"))
+    (tmp_path / "repo" / "README.md").write_text(card + "---\n")
+    rows = open_hub(str(tmp_path / "repo"), "two", "test", "", COLUMNS)
+    assert (len(rows), rows[0]) == (1, {"q": "two test"})
+    assert rows.columns == ("image", "q")
+    assert rows.pictures(0, COLUMNS)[0].size == (2, 2)
+    assert rows.revision
+    with pytest.raises(VilaHDError, match=r"config 'two', split 'train'.* cannot be fetched"):
+        open_hub(str(tmp_path / "repo"), "two", "train", "", COLUMNS)
+
+
 def test_a_dataset_that_cannot_be_fetched_names_the_command(monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
