@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vila_hd.cli.terminal import run_command
 from vila_hd.errors import VilaHDError
 
 from .report import Column, Report, Table, command_line
@@ -344,22 +345,18 @@ def _scenes(args: argparse.Namespace, command: str) -> Report | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 on success, 2 for an error that the user can mend, 130 after Ctrl-C."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    return run_command(lambda: _main(list(sys.argv[1:] if argv is None else argv)), interrupted="interrupted")
+
+
+def _main(arguments: list[str]) -> int:
     command = command_line(arguments)
     if arguments and arguments[0].startswith("--") and arguments[0] != "--help":
         arguments.insert(0, "run")
     args = build_parser().parse_args(arguments)
-    try:
-        report: Report | None = args.run(args, command)
-        if report is None:  # another process of the team reports
-            return 0
-        if args.json is not None:
-            report.write_json(args.json)
-    except VilaHDError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    report: Report | None = args.run(args, command)
+    if report is None:  # another process of the team reports
+        return 0
+    if args.json is not None:
+        report.write_json(args.json)
     print(report.markdown() if args.markdown else report.text())
     return 0
