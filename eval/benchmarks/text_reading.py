@@ -1,5 +1,7 @@
 """Reading text in photographs, documents, charts and infographics."""
 
+from dataclasses import replace
+
 from ..metrics.anls import anls
 from ..metrics.ocrbench import contains_answer
 from ..metrics.relaxed import relaxed_accuracy
@@ -51,18 +53,11 @@ DOCVQA_VAL = Task(
     max_new_tokens=32,
 )
 
-INFOVQA_VAL = Task(
+INFOVQA_VAL = replace(
+    DOCVQA_VAL,
     name="infovqa_val",
     title="InfographicVQA, validation: infographics",
-    dataset="lmms-lab-encoder/DocVQA",
     config="InfographicVQA",
-    split="validation",
-    licence="terms of rrc.cvc.uab.es",
-    columns=Columns(answer="answers", uid="questionId"),
-    prompt="{question}\n" + SHORT,
-    metric="ANLS",
-    score=_score_anls,
-    max_new_tokens=32,
 )
 
 CHARTQA = Task(
