@@ -22,7 +22,7 @@ EXTRAS = {
     "flash": ["flash-attn>=2.7"],
     "json": ["llguidance>=1"],
     "video": ["av>=12"],
-    "lmms-eval": ["lmms-eval>=0.7"],
+    "lmms-eval": ["lmms-eval>=0.7", "filelock<4"],
     "dev": [
         "av>=12",
         "hypothesis>=6",
