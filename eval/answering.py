@@ -12,8 +12,9 @@ from torch import Tensor
 
 from vila_hd.loading import BUNDLED, load
 from vila_hd.modeling_vila_hd import VilaHDForConditionalGeneration
-from vila_hd.options import Box, HighResOptions
+from vila_hd.options import Box
 from vila_hd.processing_vila_hd import VilaHDProcessor
+from vila_hd.pruning.looks import layers_of
 from vila_hd.ps3.outputs import LowRes
 from vila_hd.two_step import Prefill
 
@@ -105,7 +106,8 @@ class Answerer:
         tower = self.model.model.vision_tower
         started = time.perf_counter()
         pixels = [picture.to(self.model.device) for picture in inputs["pixel_values"]]
-        low = tower.encode_low_res(pixels, layers=(self.model.config.select_layer,))
+        wanted = [layers_of(self.model.model, condition.pruning) for condition in conditions]
+        low = tower.encode_low_res(pixels, layers=max(wanted, key=len))
         shared_seconds = (time.perf_counter() - started) / len(examples)
         predictions: list[Prediction] = []
         for condition in conditions:
@@ -148,17 +150,11 @@ class Answerer:
         condition: Condition,
     ) -> tuple[Prefill, list[str]]:
         """The prefilled prompts and the answers under one condition."""
-        assert condition.guided_by is not None, condition
-        options = HighResOptions(
-            budget=condition.budget,
-            guided_by="saliency" if condition.guided_by == "random" else condition.guided_by,
-            per_scale=condition.per_scale,
-        )
         prefill = self.model.prefill(
             inputs["input_ids"],
             inputs["attention_mask"],
             inputs["pixel_values"],
-            high_res=options,
+            high_res=condition.options(),
             low_res=low,
             given_scores=self._random_scores(low, examples) if condition.guided_by == "random" else None,
         )
@@ -184,7 +180,7 @@ class Answerer:
         self, prefill: Prefill, looks: Sequence[int], example: Example, sizes: Sequence[tuple[int, int]]
     ) -> dict[str, Any]:
         """Patches, tokens and recall of one example's looks."""
-        tokens = sum(self.model.config.low_res_tokens + prefill.counts[look] for look in looks)
+        tokens = sum(prefill.low_counts[look] + prefill.counts[look] for look in looks)
         recalls: list[float] = []
         patches = 0
         maps = None if prefill.selection is None else prefill.selection.maps()

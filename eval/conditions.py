@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal, cast
 
 from vila_hd.errors import VilaHDError
+from vila_hd.options import HighResOptions, Pruning
 
 Guide = Literal["prompt", "saliency", "random"]
 GUIDES: tuple[Guide, ...] = ("prompt", "saliency", "random")
@@ -26,6 +28,9 @@ class Condition:
     per_scale: tuple[int, ...] | None = None
     """Patches of each high-resolution scale in one pass, low scale first; None: the checkpoint's own."""
 
+    pruning: Pruning | None = None
+    """None: the checkpoint's own, usually none."""
+
     side: int | None = None
     """Pictures are reduced to fit into a square of this side first, in pixels; None: as they are."""
 
@@ -37,7 +42,19 @@ class Condition:
             key = "own"
         if self.per_scale is not None:
             key += "-" + "x".join(map(str, self.per_scale))
+        if self.pruning is not None:
+            key += f"+{self.pruning}"
         return key if self.side is None else f"{key}@{self.side}"
+
+    def options(self) -> HighResOptions:
+        """What the model is asked; with random scores, which are given to it, as by the picture alone."""
+        assert self.guided_by is not None, self
+        return HighResOptions(
+            budget=self.budget,
+            guided_by="saliency" if self.guided_by == "random" else self.guided_by,
+            per_scale=self.per_scale,
+            pruning=self.pruning,
+        )
 
 
 OWN = Condition("auto", None)
@@ -70,28 +87,31 @@ def parse_per_scale(text: str) -> tuple[int, ...]:
 
 
 def cross(
-    budgets: Sequence[str], guides: Sequence[str], per_scale: Sequence[str] = ()
+    budgets: Sequence[str],
+    guides: Sequence[str],
+    per_scale: Sequence[str] = (),
+    prunings: Sequence[str] = (),
 ) -> tuple[Condition, ...]:
-    """Every budget with every guide and division among scales, each once.
+    """Every budget with every guide, division among scales and pruning, each once.
 
     Budget 0 looks at nothing, so it needs neither guide nor division.
 
     Raises:
-        VilaHDError: an unknown guide, budget or division.
+        VilaHDError: an unknown guide, budget, division or pruning.
     """
     unknown = [guide for guide in guides if guide not in GUIDES]
     if unknown:
         raise VilaHDError(f"--guided-by {unknown[0]!r}: use some of {', '.join(GUIDES)}")
     divisions = tuple(parse_per_scale(part) for part in per_scale)
+    pruned = tuple(None if text == "none" else Pruning.parse(text) for text in prunings)
     conditions: dict[str, Condition] = {}
     for text in budgets:
         budget = parse_budget(text)
-        for guide in guides:
-            for division in divisions or (None,):
-                condition = (
-                    Condition(budget, cast(Guide, guide), division)
-                    if budget != 0
-                    else Condition(0, "saliency")
-                )
-                conditions.setdefault(condition.key, condition)
+        for guide, division, pruning in product(guides, divisions or (None,), pruned or (None,)):
+            condition = (
+                Condition(budget, cast(Guide, guide), division, pruning)
+                if budget != 0
+                else Condition(0, "saliency", None, pruning)
+            )
+            conditions.setdefault(condition.key, condition)
     return tuple(conditions.values())

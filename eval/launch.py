@@ -126,6 +126,18 @@ def _add_looks(parser: argparse.ArgumentParser, *names: str, budgets: list[str])
         metavar="A,B,C",
         help="patches of each high-resolution scale in one pass, low scale first",
     )
+    _add_pruning(parser)
+
+
+def _add_pruning(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--prune",
+        nargs="+",
+        default=[],
+        metavar="METHOD:KEEP",
+        help="baselines: share of the visual tokens that stays with tome, fastv or visionzip, such as "
+        "visionzip:0.25; or none",
+    )
 
 
 def _add_general(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -189,6 +201,7 @@ def _add_scenes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     scenes.add_argument(
         "--guided-by", nargs="+", default=["prompt", "saliency", "random"], help="prompt, saliency, random"
     )
+    _add_pruning(scenes)
     _add_work_options(scenes)
     scenes.add_argument(
         "--out", type=Path, help="folder of predictions, to go on from; default: runs/eval/scenes/<model>"
@@ -238,7 +251,7 @@ def _eval_run(args: argparse.Namespace, team: "Team") -> "EvalRun":
         spec=_model_spec(args, team),
         tasks=tuple(name.strip() for name in args.tasks.split(",") if name.strip()),
         out=args.out or Path("runs/eval") / Path(args.model.rstrip("/")).name.replace(":", "-"),
-        conditions=cross(args.budget, args.guided_by, args.per_scale),
+        conditions=cross(args.budget, args.guided_by, args.per_scale, args.prune),
         limit=args.limit,
         data=args.data,
         work=Work(batch_size=args.batch_size, processes=args.processes, threads=args.threads),
@@ -333,7 +346,7 @@ def _scenes(args: argparse.Namespace, command: str) -> Report | None:
     run = ScenesRun(
         model=args.model,
         benchmark=benchmark,
-        conditions=cross(args.budget, args.guided_by),
+        conditions=cross(args.budget, args.guided_by, prunings=args.prune),
         out=args.out or Path("runs/eval/scenes") / Path(args.model).name,
         dtype=args.dtype,
         work=Work(batch_size=args.batch_size, processes=args.processes, threads=args.threads),

@@ -85,8 +85,8 @@ def own_conditions(spec: ModelSpec, conditions: Sequence[Condition]) -> tuple[Co
         return tuple(conditions)
     if tuple(conditions) != DEFAULT_CONDITIONS:
         raise VilaHDError(
-            f"{spec.label} is no VILA-HD model: --budget, --guided-by and --per-scale mean nothing to it, "
-            "leave them out; --max-pixels limits its pictures"
+            f"{spec.label} is no VILA-HD model: --budget, --guided-by, --per-scale and --prune mean "
+            "nothing to it, leave them out; --max-pixels limits its pictures"
         )
     return (OWN,)
 

@@ -57,10 +57,9 @@ def condition_row(condition: Condition, predictions: Sequence[Prediction]) -> di
     low, high = wilson_interval(correct, len(predictions))
     recalls = [prediction.recall for prediction in predictions if prediction.recall is not None]
     looked = condition.budget != 0
+    guide = GUIDE_NAMES[condition.guided_by or "prompt"] if looked else "nothing (low resolution only)"
     return {
-        "guided_by": GUIDE_NAMES[condition.guided_by or "prompt"]
-        if looked
-        else "nothing (low resolution only)",
+        "guided_by": guide if condition.pruning is None else f"{guide}, {condition.pruning}",
         "budget": condition.budget,
         "patches": mean(prediction.patches for prediction in predictions),
         "tokens": mean(prediction.visual_tokens or 0 for prediction in predictions),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from .conditions import Condition
 from .plots import Chart, Line, save
 from .report import Cell, Report
 from .runner import EvalRun, answer_tasks, open_tasks, report_of, score_row, write_report
@@ -19,6 +20,12 @@ def cost_chart(rows: Sequence[dict[str, Cell]], series: Sequence[str], cost: str
     return Chart(title=title, x=title, y="score", lines=tuple(lines)) if lines else None
 
 
+def _way(condition: Condition) -> str:
+    """What conditions of one line share: everything but the budget."""
+    guide = condition.guided_by if condition.budget != 0 else "low-res"
+    return str(guide) if condition.pruning is None else f"{guide} {condition.pruning}"
+
+
 def run_sweep(run: EvalRun, *, command: str, team: Team) -> Report:
     """Answer what is not answered yet, write report and ``sweep.svg``, and return the report.
 
@@ -29,13 +36,12 @@ def run_sweep(run: EvalRun, *, command: str, team: Team) -> Report:
     answers = answer_tasks(tasks, run.spec, run.work, team)
     rows: list[dict[str, Cell]] = []
     series: list[str] = []
-    several = len({condition.guided_by for condition in run.conditions if condition.budget != 0}) > 1
+    several = len({_way(condition) for condition in run.conditions if condition.budget != 0}) > 1
     for task in tasks:
         name = task.benchmark.name
         for condition in task.conditions:
             rows.append(score_row(task, condition, answers[name][condition.key]))
-            guide = condition.guided_by if condition.budget != 0 else "low-res"
-            series.append(f"{name} {guide}" if several else name)
+            series.append(f"{name} {_way(condition)}" if several else name)
     costs = (("tokens", "visual tokens"), ("seconds", "seconds per sample"))
     charts = [chart for cost, title in costs if (chart := cost_chart(rows, series, cost, title))]
     report = report_of(run, tasks, answers, command=command, team=team)

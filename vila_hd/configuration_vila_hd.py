@@ -8,6 +8,7 @@ from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig
 
 from .errors import VilaHDError
+from .options import Pruning
 from .ps3.configuration_ps3 import PS3VisionConfig
 
 DOWNSAMPLE = {"mlp_downsample": 2, "mlp_downsample_2x2_fix": 2, "mlp_downsample_3x3_fix": 3}
@@ -46,6 +47,8 @@ class VilaHDConfig(PreTrainedConfig):
         high_res_position: Whether position and scale embeddings are added to the visual tokens.
         default_budget: High-resolution patches per picture when a call does not say; None: one full pass.
         default_guide: What steers the choice when a call does not say.
+        default_pruning: How visual tokens are pruned when a call does not say, such as ``visionzip:0.25``
+            (``options.Pruning``); None: not at all.
         cell_rule: Which tokens are kept where a grid is no multiple of the projector's square. ``whole``: all
             patches that exist in the square were chosen; ``published``: the published code's rule, which
             averages over overlapping windows. The same on every other grid.
@@ -66,6 +69,7 @@ class VilaHDConfig(PreTrainedConfig):
     high_res_position: bool = True
     default_budget: int | None = None
     default_guide: Literal["prompt", "saliency"] = "prompt"
+    default_pruning: str | None = None
     cell_rule: Literal["whole", "published"] = "whole"
     image_token_id: int = 0
     prompt_end_ids: list[int] | tuple[int, ...] = ()
@@ -82,6 +86,8 @@ class VilaHDConfig(PreTrainedConfig):
             raise VilaHDError(f"default_budget={self.default_budget}: use a number of patches >= 0, or none")
         if self.prompt_head is None and self.default_guide == "prompt":
             raise VilaHDError("default_guide='prompt' without a prompt head: set default_guide to 'saliency'")
+        if self.default_pruning is not None:
+            Pruning.parse(self.default_pruning)
         if (
             self.projector_type == "identity"
             and self.vision_config.hidden_size != self.text_config.hidden_size

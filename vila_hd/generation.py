@@ -237,7 +237,7 @@ class _Turn:
         """The answer with everything that is known about it."""
         text = self.processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
         looks = tuple(self._look(i) for i in range(len(self.pictures)))
-        visual = sum(look.low_res_tokens for look in looks)
+        visual = len(looks) * self.model.config.low_res_tokens
         receipt = Receipt.from_looks(
             looks,
             prompt_tokens=self.input_ids.shape[1] - visual,
@@ -272,7 +272,7 @@ class _Turn:
             pass_maps=maps,
             processed_size=(pixels.shape[2], pixels.shape[1]),
             original_size=self.pictures[picture].size,
-            low_res_tokens=config.low_res_tokens,
+            low_res_tokens=prefill.low_counts[picture],
             high_res_tokens=prefill.counts[picture],
             resample=config.vision_config.resample,
         )

@@ -12,6 +12,7 @@ from transformers import Cache, PreTrainedModel
 
 from .errors import VilaHDError
 from .fusion import Packed
+from .pruning.fastv import FastVCache
 
 
 class LanguagePassesMixin:
@@ -80,6 +81,8 @@ class LanguagePassesMixin:
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Outputs of the language model by name."""
+        if isinstance(cache, FastVCache):
+            return {"last_hidden_state": cache.go_on(embeds, mask, positions), "past_key_values": cache}
         if self._takes_positions and positions is not None:
             kwargs["position_ids"] = positions
         outputs = self.language_model(

@@ -32,10 +32,11 @@ from .fusion import (
 )
 from .language_passes import LanguagePassesMixin
 from .loss import next_token_loss, scale_logits, supervised_loss
-from .options import HighResOptions
+from .options import HighResOptions, Pruning
 from .outputs import VilaHDModelOutput, VilaHDOutput, VisualTokens
 from .pretrained import VilaHDPreTrainedModel
-from .projector import VilaHDProjector, complete_cells
+from .projector import Cells, VilaHDProjector, complete_cells, fill_empty_looks
+from .pruning.looks import Seen, layers_of, prune_looks
 from .ps3.modeling_ps3 import PS3VisionModel
 from .ps3.outputs import HighRes, LowRes
 from .ps3.regions import Regions
@@ -84,6 +85,8 @@ class VilaHDModel(VilaHDPreTrainedModel, LanguagePassesMixin):
             raise VilaHDError("guided_by='prompt': this model has no prompt head; use guided_by='saliency'")
         if options.budget == "auto" and config.default_budget is not None:
             options = replace(options, budget=config.default_budget)
+        if options.pruning is None and config.default_pruning is not None:
+            options = replace(options, pruning=Pruning.parse(config.default_pruning))
         return options
 
     def forward(
@@ -149,6 +152,10 @@ class VilaHDModel(VilaHDPreTrainedModel, LanguagePassesMixin):
         if input_ids is None or past_key_values is not None:
             raise VilaHDError("pictures need input_ids and no past_key_values: pass the whole prompt")
         options = self.resolve_options(high_res)
+        if options.pruning is not None and options.pruning.in_language_model:
+            raise VilaHDError(
+                f"pruning {options.pruning}: acts in generation only; use tome or visionzip here"
+            )
         mask_BT = (
             torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         )
@@ -194,8 +201,13 @@ class VilaHDModel(VilaHDPreTrainedModel, LanguagePassesMixin):
             return VilaHDModelOutput(visual=visual)
         assert visual.low is not None
         assert visual.high is not None
+        if visual.pruned is None:
+            embeds_BTD = self.insert_low_res(embeds_BTD, runs, look_index, visual.low)
+        else:
+            embeds_BTD = self.insert_low_res(embeds_BTD, runs, None, visual.pruned.low)
+            mask_BT = visual.pruned.mask(mask_BT, runs)
         layout = lay_out(mask_BT, runs, visual.counts or (), padding_side="right")
-        fused_BUD = layout.place(self.insert_low_res(embeds_BTD, runs, look_index, visual.low), visual.high)
+        fused_BUD = layout.place(embeds_BTD, visual.high)
         outputs = self._run_rows(fused_BUD, layout.mask, use_cache, packing=packing, **kwargs)
         return VilaHDModelOutput(**outputs, visual=visual, layout=layout)
 
@@ -255,18 +267,15 @@ class VilaHDModel(VilaHDPreTrainedModel, LanguagePassesMixin):
         if high is None or selection is None:
             looks = len(low_PND) if look_index is None else len(look_index)
             return low_PND.new_zeros(0, low_PND.shape[-1]), (0,) * looks
-        cells = complete_cells(
-            selection.index, selection.grids, self.config.downsample, self.config.cell_rule
-        )
+        cells = self.cells_of(selection)
         high_ND = self.projector.project_cells(high.features[0], cells)
-        empty = [look for look, count in enumerate(cells.counts) if not count]
-        if not empty:
-            return high_ND, cells.counts
-        empty_E = torch.tensor(empty, device=high_ND.device)
-        picture_E = empty_E if look_index is None else look_index.to(empty_E.device)[empty_E]
-        order = torch.cat([cells.look, empty_E]).argsort(stable=True)
-        tokens_ND = torch.cat([high_ND, low_PND[picture_E, 0]])[order]
-        return tokens_ND, tuple(max(count, 1) for count in cells.counts)
+        first_LD = low_PND[:, 0] if look_index is None else low_PND[look_index.to(low_PND.device), 0]
+        counts = tuple(max(count, 1) for count in cells.counts)
+        return fill_empty_looks(high_ND, cells, first_LD), counts
+
+    def cells_of(self, selection: PatchSelection) -> Cells:
+        """The squares of patches that become tokens."""
+        return complete_cells(selection.index, selection.grids, self.config.downsample, self.config.cell_rule)
 
     # ---------------------------------------------------------------- training
 
@@ -282,7 +291,6 @@ class VilaHDModel(VilaHDPreTrainedModel, LanguagePassesMixin):
         scores_only: bool,
     ) -> VisualTokens:
         """Look at the pictures in one call of the tower (ZeRO-3 gathers its parameters once per call)."""
-        layer = self.config.select_layer
         low_PND: list[Tensor] = []
 
         def prompt(low: LowRes) -> Tensor:
@@ -299,15 +307,24 @@ class VilaHDModel(VilaHDPreTrainedModel, LanguagePassesMixin):
             options=options,
             regions=regions,
             look_index=look_index,
-            layers=(layer,),
+            layers=layers_of(self, options.pruning),
             saliency=saliency,
         )
         low = low_PND[0] if low_PND else self.projector.project_low_res(seen.low.features[0])
         high, counts = self.project_high_res(low, seen.high, seen.selection, look_index)
+        pruned = None
+        if options.pruning is not None and not scores_only:
+            pruned = prune_looks(
+                self,
+                options.pruning,
+                Seen(seen.low, low, seen.high, seen.selection, high, counts, look_index),
+            )
+            high, counts = pruned.high, pruned.counts
         return VisualTokens(
             low=low,
             high=high,
             counts=counts,
+            pruned=pruned,
             selection=seen.selection,
             scores=seen.scores,
             saliency_scores=seen.saliency_scores,

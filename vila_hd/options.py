@@ -1,12 +1,74 @@
 """How closely to look: the one options object of the tower, the model, the command line and the server."""
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self, cast
 
 from .errors import VilaHDError
 
 Box = tuple[float, float, float, float]
 """``(x1, y1, x2, y2)`` in pixels of the original picture, after EXIF rotation."""
+
+
+PruningMethod = Literal["tome", "fastv", "visionzip"]
+PRUNING_METHODS: tuple[PruningMethod, ...] = ("tome", "fastv", "visionzip")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruning:
+    """Drop or merge visual tokens after the tower has made them all: what the choice of patches is compared
+    with. See ``vila_hd.pruning``."""
+
+    method: PruningMethod
+    """``tome``: merge similar tokens; ``visionzip``: keep those that the tower attends to and merge the rest;
+    ``fastv``: drop those that the language model's first blocks do not attend to (in generation only)."""
+
+    keep: float
+    """Share of a picture's visual tokens that stays, of all resolutions together: above 0, at most 1."""
+
+    layer: int = 2
+    """Blocks of the language model that still see every token; of ``fastv`` only."""
+
+    def __post_init__(self) -> None:
+        if self.method not in PRUNING_METHODS:
+            raise VilaHDError(f"pruning method {self.method!r}: use {', '.join(PRUNING_METHODS)}")
+        if not isinstance(self.keep, int | float) or not 0 < self.keep <= 1:
+            raise VilaHDError(f"pruning keep={self.keep!r}: use a share above 0 and up to 1, such as 0.5")
+        if isinstance(self.layer, bool) or not isinstance(self.layer, int) or self.layer < 1:
+            raise VilaHDError(f"pruning layer={self.layer!r}: use a number of blocks >= 1")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The pruning that ``METHOD:KEEP`` names, such as ``visionzip:0.25``; ``fastv:0.5:3`` adds the layer.
+
+        Raises:
+            VilaHDError: it names none.
+        """
+        method, *numbers = text.split(":")
+        try:
+            keep, layer = float(numbers[0]), int(numbers[1]) if len(numbers) == 2 else cls.layer
+        except (ValueError, IndexError):
+            keep, layer = math.nan, 0
+        if len(numbers) > 1 + (method == "fastv") or method not in PRUNING_METHODS or layer < 1:
+            raise VilaHDError(
+                f"pruning {text!r}: use METHOD:KEEP with one of {', '.join(PRUNING_METHODS)}, such as "
+                "fastv:0.5"
+            )
+        return cls(method=cast(PruningMethod, method), keep=keep, layer=layer)
+
+    def __str__(self) -> str:
+        """What ``parse`` reads."""
+        text = f"{self.method}:{self.keep:g}"
+        return text if self.layer == type(self).layer else f"{text}:{self.layer}"
+
+    @property
+    def in_language_model(self) -> bool:
+        """Whether the language model gets all tokens and drops some itself."""
+        return self.method == "fastv"
+
+    def num_kept(self, tokens: int) -> int:
+        """How many of a picture's ``tokens`` stay: rounded to the nearest number, at least one."""
+        return max(1, math.floor(self.keep * tokens + 0.5))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +97,10 @@ class HighResOptions:
 
     return_maps: bool = False
     """Also return score maps at the resolution of every scale (costs memory at 4K)."""
+
+    pruning: Pruning | None = None
+    """Which visual tokens the language model gets of those that were made; None: the checkpoint's own way,
+    usually all."""
 
     def __post_init__(self) -> None:
         if isinstance(self.budget, str):

@@ -13,6 +13,7 @@ from transformers import Cache
 from transformers.utils import ModelOutput
 
 from .fusion import Layout
+from .pruning.looks import PrunedTokens
 from .ps3.outputs import LowRes
 from .ps3.selection import PatchSelection
 
@@ -29,6 +30,9 @@ class VisualTokens(ModelOutput):
 
     counts: tuple[int, ...] | None = None
     """High-resolution tokens per look."""
+
+    pruned: PrunedTokens | None = None
+    """What pruning left, with ``high`` and ``counts`` among it; None: nothing was pruned."""
 
     selection: PatchSelection | None = None
     scores: Tensor | None = None

@@ -60,11 +60,11 @@ class ImageTokenCount:
     """Visual tokens of one picture, known from its size and the options alone."""
 
     low_res: int
-    """Low-resolution tokens, always there."""
+    """Low-resolution tokens; with pruning, tokens of all resolutions that reach the language model."""
 
     high_res: int
-    """High-resolution tokens at most. Fewer reach the language model where the choice leaves squares of
-    patches incomplete; exact for budget 0 and when every patch of the allowed scales is chosen."""
+    """High-resolution tokens at most; 0 with pruning. Fewer reach the language model where the choice leaves
+    squares of patches incomplete; exact for budget 0 and when every patch of the allowed scales is chosen."""
 
     end: int
     """Text tokens that close the picture."""
@@ -319,7 +319,12 @@ class VilaHDProcessor(ProcessorMixin):
             # A budget that fills no square at all still yields one token, so that the sequence keeps its
             # form.
             filler = int(high == 0 and sum(chosen) > 0)
-            counts.append(ImageTokenCount(self.low_res_tokens, high + filler, len(self.image_end_ids)))
+            low, high = self.low_res_tokens, high + filler
+            if options.pruning is not None and not options.pruning.in_language_model:
+                # Which ones are dropped is not known here, only how many.
+                low = options.pruning.num_kept(low + high)
+                high = 0
+            counts.append(ImageTokenCount(low, high, len(self.image_end_ids)))
         return counts
 
     def find_prompt_end_ids(self) -> list[int]:

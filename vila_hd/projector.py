@@ -105,6 +105,16 @@ def complete_cells(
     )
 
 
+def fill_empty_looks(values_MX: Tensor, cells: Cells, filler_LX: Tensor) -> Tensor:
+    """Values of all cells look by look; a look without any cell gets its filler."""
+    empty = [look for look, count in enumerate(cells.counts) if not count]
+    if not empty:
+        return values_MX
+    empty_E = torch.tensor(empty, device=values_MX.device)
+    order = torch.cat([cells.look, empty_E]).argsort(stable=True)
+    return torch.cat([values_MX, filler_LX[empty_E]])[order]
+
+
 def _fill(index_LK: Tensor, where: _GridIndex) -> tuple[Tensor, Tensor]:
     """Per cell and slot: position among the chosen patches (-1: not chosen), and whether such a patch
     exists."""

@@ -24,6 +24,8 @@ from transformers.utils import ModelOutput
 from .errors import VilaHDError
 from .fusion import Layout, Runs, count_shared, lay_out
 from .options import HighResOptions
+from .pruning.fastv import FastVCache
+from .pruning.looks import Seen, layers_of, prune_looks
 from .ps3.outputs import LowRes
 from .ps3.plans import PassPlan
 from .ps3.regions import Regions
@@ -76,7 +78,10 @@ class Prefill:
     """``(L, g, g)``"""
 
     counts: tuple[int, ...]
-    """High-resolution tokens per look."""
+    """High-resolution tokens per look that were not pruned."""
+
+    low_counts: tuple[int, ...]
+    """Low-resolution tokens per look that were not pruned."""
 
     reused: int
     """Columns of the cache that both steps shared; 0: nothing was shared."""
@@ -209,7 +214,10 @@ class TwoStepGenerationMixin(GenerationMixin):
             regions = regions_from_options(options, image_sizes, look_index, len(pixel_values))
         phases = phases or Phases(device)
         with phases("low_res"):
-            low = low_res or self._look_at_low_res(pixel_values, keep_cache=options.budget != 0)
+            layers = layers_of(model, options.pruning)
+            # Pruning may need a block that an earlier answer did not.
+            low = low_res if low_res is not None and low_res.layers[: len(layers)] == layers else None
+            low = low or self._look_at_low_res(pixel_values, layers, keep_cache=options.budget != 0)
             low_PND = model.projector.project_low_res(low.features[0])
             embeds_BTD = model.insert_low_res(embedding(input_ids), runs, look_index, low_PND)
         cache = DynamicCache(config=model.config.text_config)
@@ -232,22 +240,36 @@ class TwoStepGenerationMixin(GenerationMixin):
                     low, scores, options=options, regions=regions, look_index=index, plans=plans
                 )
             with phases("high_res"):
-                layers = (model.config.select_layer,)
                 high = tower.encode_high_res(low, selection, layers=layers, look_index=index)
         with phases("high_res"):
             high_ND, counts = model.project_high_res(
                 low_PND, high, selection, look_index if len(runs) else None
             )
+            low_counts = (low_PND.shape[1],) * len(counts)
+            pruning = options.pruning
+            if pruning is not None and not pruning.in_language_model:
+                seen = Seen(low, low_PND, high, selection, high_ND, counts, look_index)
+                pruned = prune_looks(model, pruning, seen)
+                embeds_BTD = model.insert_low_res(embeds_BTD, runs, None, pruned.low)
+                mask_BT = pruned.mask(mask_BT, runs)
+                high_ND, counts = pruned.high, pruned.counts
+                low_counts = tuple(pruned.low_kept.sum(1).tolist())
         with phases("language"):
-            shared_B = _shared_in_cache(cache, columns, mask_BT, runs, counts)
+            shared_B, reused = None, 0
+            if pruning is None:
+                shared_B = _shared_in_cache(cache, columns, mask_BT, runs, counts)
             layout = lay_out(mask_BT, runs, counts, padding_side="left", shared_B=shared_B)
-            reused = 0
-            if shared_B is None:
-                cache = DynamicCache(config=model.config.text_config)
-            else:
+            fused_BUD = layout.place(embeds_BTD, high_ND)
+            if shared_B is not None:
                 reused = _prefix_columns(mask_BT, shared_B)
                 cache.crop(reused - columns)
-            self._read_rest(layout, layout.place(embeds_BTD, high_ND), cache, reused)
+            else:
+                cache = DynamicCache(config=model.config.text_config)
+            if pruning is not None and pruning.in_language_model:
+                cache = FastVCache(model.language_model, pruning)
+                low_counts, counts = cache.read_prompt(fused_BUD, layout, runs, counts)
+            else:
+                self._read_rest(layout, fused_BUD, cache, reused)
         image_id = model.config.image_token_id
         ids_BU = layout.place_ids(input_ids, image_id)
         if bool((ids_BU[:, -1] == image_id).any()):
@@ -262,6 +284,7 @@ class TwoStepGenerationMixin(GenerationMixin):
             selection=selection,
             scores=scores,
             counts=counts,
+            low_counts=low_counts,
             reused=reused,
             phases=phases,
         )
@@ -296,11 +319,12 @@ class TwoStepGenerationMixin(GenerationMixin):
         outputs.sequences = _with_own_prompt(outputs.sequences, input_ids, prefill.input_ids.shape[1])
         return outputs
 
-    def _look_at_low_res(self, pixel_values: Tensor | Sequence[Tensor], *, keep_cache: bool) -> LowRes:
+    def _look_at_low_res(
+        self, pixel_values: Tensor | Sequence[Tensor], layers: Sequence[int], *, keep_cache: bool
+    ) -> LowRes:
         model: VilaHDModel = self.model
         device = next(model.vision_tower.parameters()).device
         pictures = [picture.to(device) for picture in pixel_values]
-        layers = (model.config.select_layer,)
         return model.vision_tower.encode_low_res(
             pictures, layers=layers, keep_cache=keep_cache, taps=keep_cache
         )

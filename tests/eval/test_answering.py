@@ -52,6 +52,22 @@ def test_a_batch_gives_what_single_questions_give(answerer):
             assert (together.visual_tokens, together.recall) == (single.visual_tokens, single.recall)
 
 
+def test_pruned_rows_share_the_low_res_pass_and_count_what_is_left(answerer):
+    toy = Toy()
+    examples = [toy.example(index) for index in range(2)]
+    prunings = ["none", "tome:0.5", "visionzip:0.5", "fastv:0.5:1"]
+    conditions = cross(["all"], ["saliency"], prunings=prunings)
+    found = answerer.answer(toy, examples, conditions)
+    full, *pruned = (found[start].visual_tokens for start in range(0, 8, 2))
+    assert pruned == [full // 2] * 3
+    assert found[2].prompt_tokens == found[0].prompt_tokens - full + full // 2
+    assert found[6].prompt_tokens == found[0].prompt_tokens  # its first block sees everything
+    assert {entry.patches for entry in found} == {found[0].patches}
+    for condition, start in zip(conditions, range(0, 8, 2), strict=True):
+        alone = answerer.answer(toy, examples, [condition])
+        assert [entry.prediction for entry in alone] == [e.prediction for e in found[start : start + 2]]
+
+
 def test_counts_follow_the_budget(answerer):
     low, prompt, _ = answer(answerer, [0])
     assert (low.condition, low.patches, low.recall) == ("low-res", 0, 0.0)

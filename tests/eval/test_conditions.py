@@ -13,6 +13,20 @@ def test_repeated_values_count_once():
     assert cross(["16", "16"], ["prompt"]) == (Condition(16, "prompt"),)
 
 
+def test_prunings_are_crossed_with_every_budget():
+    conditions = cross(["0", "all"], ["saliency"], prunings=["none", "tome:0.5", "fastv:0.25:1"])
+    assert [condition.key for condition in conditions] == [
+        "low-res",
+        "low-res+tome:0.5",
+        "low-res+fastv:0.25:1",
+        "saliency-all",
+        "saliency-all+tome:0.5",
+        "saliency-all+fastv:0.25:1",
+    ]
+    with pytest.raises(VilaHDError, match="pruning 'tome'"):
+        cross(["all"], ["saliency"], prunings=["tome"])
+
+
 @pytest.mark.parametrize("budget", ["-1", "many", "1.5", ""])
 def test_bad_budgets_are_named(budget):
     with pytest.raises(VilaHDError, match=f"--budget '{budget}'"):

@@ -179,6 +179,12 @@ def _add_look(parser: Parser) -> None:
         "--smooth", action="store_true", help="spread the patches evenly over interesting areas"
     )
     group.add_argument(
+        "--prune",
+        metavar="METHOD:KEEP",
+        help="drop visual tokens after all were made: tome, visionzip or fastv with the share that stays, "
+        "such as visionzip:0.25",
+    )
+    group.add_argument(
         "--allow-huge-images", action="store_true", help="open pictures above 200 megapixels, too"
     )
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..errors import VilaHDError
 from ..images import MAX_PIXELS, open_image
-from ..options import Box, HighResOptions
+from ..options import Box, HighResOptions, Pruning
 
 PICTURE_SUFFIXES = (
     ".png",
@@ -90,6 +90,7 @@ def high_res_options(args: argparse.Namespace, *, num_images: int, default_guide
         per_scale=args.per_scale,
         max_scale=args.max_scale,
         smooth=args.smooth,
+        pruning=None if args.prune is None else Pruning.parse(args.prune),
     )
 
 

@@ -78,6 +78,13 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values ``(B, h, N, d)`` of ``(B, N, D)``."""
+        batch, length, width = x.shape
+        qkv = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return query, key, value
+
     def forward(
         self,
         x: Tensor,
@@ -96,8 +103,7 @@ class Attention(nn.Module):
             implementation: see ``attend``.
         """
         batch, length, width = x.shape
-        qkv = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads)
-        query, own_key, own_value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        query, own_key, own_value = self.project(x)
         key, value = own_key, own_value
         if cache is not None:
             far_key, far_value = cache if index is None else (cache[0][index], cache[1][index])

@@ -6,6 +6,7 @@ from PIL import Image
 from vila_hd.cli.parsers import command_parser
 from vila_hd.cli.values import high_res_options, open_images, parse_guides, split_inputs
 from vila_hd.errors import VilaHDError
+from vila_hd.options import Pruning
 
 
 def parsed(*words, command="ask"):
@@ -68,6 +69,14 @@ def test_every_option_arrives():
     options = high_res_options(parsed("a.png", "q", *words), num_images=1, default_guide="saliency")
     assert (options.budget, options.guided_by, options.per_scale) == ("all", "prompt", (3, 5))
     assert (options.max_scale, options.smooth) == (768, True)
+
+
+def test_pruning_arrives_or_is_refused():
+    def options_of(text):
+        return high_res_options(parsed("a.png", "q", "--prune", text), num_images=1, default_guide="saliency")
+
+    assert options_of("visionzip:0.25").pruning == Pruning(method="visionzip", keep=0.25)
+    assert "pruning 'zip:0.25': use METHOD:KEEP" in error_of(options_of, "zip:0.25")
 
 
 def test_boxes_are_sorted_by_picture():
