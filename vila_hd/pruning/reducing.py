@@ -4,7 +4,7 @@ Pure functions. Shape suffixes used in this file:
     N = tokens of a picture, K = tokens that stay, D = width, C = width of what similarity is told by.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,8 @@ _CHUNK = 1 << 24
 """Similarities that are in memory at a time (64 MB)."""
 
 
-class Reduced(NamedTuple):
+@dataclass(frozen=True)
+class Reduced:
     """What is left of a picture's tokens."""
 
     tokens: Tensor
