@@ -31,7 +31,6 @@ from .config_map import (
     require_projector,
     require_sane,
     require_sizes,
-    split_of,
 )
 from .folders import COMPONENTS, PublishedFolder
 from .key_maps import to_ours
@@ -302,7 +301,7 @@ def _make_processor(
         scales=vision.ps3_scales,
         patch_size=vision.patch_size,
         downsample=config.downsample,
-        patches_per_pass=split_of(vision),
+        patches_per_pass=vision.patches_per_pass,
         default_budget=config.default_budget,
         image_end_text=image_end_text,
         chat_template=add_pictures_to_template(template),

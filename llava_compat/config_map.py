@@ -16,7 +16,7 @@ from vila_hd.errors import VilaHDError
 from vila_hd.ps3.checkpoint import fill_from_shapes
 from vila_hd.ps3.configuration_ps3 import PS3VisionConfig
 from vila_hd.ps3.image_processing_ps3 import PS3ImageProcessor, ResizeMode
-from vila_hd.ps3.plans import Rounding, default_budget_split
+from vila_hd.ps3.plans import Rounding
 
 from .folders import VILA_HD_TYPE
 from .look_settings import LOOK_MODES
@@ -121,7 +121,7 @@ def read_vision_config(
             "num_attention_heads=, or add it to vision_tower/config.json"
         )
     config.require_trunk_sizes()
-    split = split_of(config)
+    split = config.patches_per_pass
     if sum(split) < 1 or min(split) < 0:
         raise VilaHDError(
             f"vision_tower: max_select_num={config.max_select_num} leaves {list(split)} patches per pass; "
@@ -289,15 +289,7 @@ def read_budget(top: Mapping[str, Any], vision: PS3VisionConfig) -> int | None:
         return everything
     if num_passes in (None, 1):
         return None
-    return cast(int, num_passes) * sum(split_of(vision))
-
-
-def split_of(vision: PS3VisionConfig) -> Sequence[int]:
-    """Patches of each high-resolution scale in one pass."""
-    rounding = cast(Rounding, vision.budget_rounding)
-    return vision.max_select_num_each_scale or default_budget_split(
-        vision.ps3_scales, vision.max_select_num, rounding=rounding
-    )
+    return cast(int, num_passes) * sum(vision.patches_per_pass)
 
 
 def read_encoder(top: Mapping[str, Any]) -> str:
@@ -407,7 +399,7 @@ PUBLISHED_DEFAULTS: Mapping[str, Any] = {
 
 
 def _write_budget(budget: int | None, vision: PS3VisionConfig) -> dict[str, Any]:
-    per_pass = sum(split_of(vision))
+    per_pass = sum(vision.patches_per_pass)
     if budget is None:
         return {"num_look_close": 1, "num_token_look_close": None}
     if budget and budget % per_pass == 0:

@@ -118,7 +118,7 @@ class PS3VisionEncoder(_Encoder):
     @property
     def max_select_num_each_scale(self) -> list[int]:
         """Patches of each high-resolution scale in one pass. May be set; changes this object only."""
-        return list(self._max_select_num_each_scale or self.split)
+        return list(self._max_select_num_each_scale or self.config.patches_per_pass)
 
     @max_select_num_each_scale.setter
     def max_select_num_each_scale(self, value: Sequence[int]) -> None:
@@ -240,7 +240,7 @@ class PS3VisionEncoder(_Encoder):
                 num_patches=call.num_token_look_close,
                 first_scales=None if first is None else first[look],
                 widest_scales=None if first is None else max(first),
-                rounding=self.config.budget_rounding,  # type: ignore[arg-type]
+                rounding=self.config.rounding,
             )
             for look in range(len(grids))
         ]
@@ -270,10 +270,7 @@ class PS3VisionModel(modeling_ps3.PS3VisionModel):
     default ``"remainder"`` is that of its newest source.
     """
 
-    def __init__(self, config: PS3VisionConfig) -> None:
-        modeling_ps3.PS3PreTrainedModel.__init__(self, config)  # type: ignore[call-arg]
-        self.vision_model = PS3VisionEncoder(config)
-        self.post_init()
+    encoder_class = PS3VisionEncoder
 
     def forward(  # type: ignore[override]
         self,

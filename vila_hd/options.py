@@ -2,12 +2,18 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Self, cast
+from typing import Literal, Self, cast, get_args
 
 from .errors import VilaHDError
 
 Box = tuple[float, float, float, float]
 """``(x1, y1, x2, y2)`` in pixels of the original picture, after EXIF rotation."""
+
+
+Guide = Literal["prompt", "saliency", "random"]
+"""What can steer the choice without being told places."""
+
+GUIDES: tuple[Guide, ...] = get_args(Guide)
 
 
 PruningMethod = Literal["tome", "fastv", "visionzip"]
@@ -79,9 +85,10 @@ class HighResOptions:
     """High-resolution patches per picture over all passes. ``auto``: the checkpoint's own default; ``all``:
     every patch of every scale; 0: low resolution only. More than there are is clamped to all."""
 
-    guided_by: Literal["prompt", "saliency", "regions"] = "prompt"
-    """What steers the choice. ``prompt``: the question; ``saliency``: the picture alone; ``regions``: patches
-    that touch ``regions`` come first, the rest of the budget follows the question."""
+    guided_by: Literal["prompt", "saliency", "random", "regions"] = "prompt"
+    """What steers the choice. ``prompt``: the question; ``saliency``: the picture alone; ``random``: nothing
+    (a baseline: scores drawn from the picture's pixels, the same ones every time); ``regions``: patches that
+    touch ``regions`` come first, the rest of the budget follows the question."""
 
     regions: tuple[tuple[Box, ...], ...] = ()
     """Boxes per picture, in pixels of the original picture; only with ``guided_by="regions"``."""
@@ -108,8 +115,10 @@ class HighResOptions:
                 raise VilaHDError(f"budget={self.budget!r}: use a number of patches, 'auto' or 'all'")
         elif isinstance(self.budget, bool) or not isinstance(self.budget, int) or self.budget < 0:
             raise VilaHDError(f"budget={self.budget!r}: use a number of patches >= 0, 'auto' or 'all'")
-        if self.guided_by not in ("prompt", "saliency", "regions"):
-            raise VilaHDError(f"guided_by={self.guided_by!r}: use 'prompt', 'saliency' or 'regions'")
+        if self.guided_by not in (*GUIDES, "regions"):
+            raise VilaHDError(
+                f"guided_by={self.guided_by!r}: use 'prompt', 'saliency', 'random' or 'regions'"
+            )
         if (self.guided_by == "regions") != bool(self.regions):
             raise VilaHDError(
                 f"guided_by={self.guided_by!r} with {len(self.regions)} region list(s): give one list of "

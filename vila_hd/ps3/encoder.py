@@ -5,7 +5,7 @@ Shape suffixes and letters used in this file:
     look, D = width, M = chosen patches of all looks, P = patch side.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,34 +14,35 @@ from torch.nn import functional as F
 from ..errors import VilaHDError
 from ..options import HighResOptions
 from .configuration_ps3 import PS3VisionConfig
-from .embeddings import positions_at, to_pixels
+from .embeddings import positions_at
 from .layers import DetailBranch, Mlp
 from .outputs import HighRes, LowRes, PS3VisionOutput
 from .passes import pass_batches, split_by, to_looks
-from .plans import PassPlan, Rounding, default_budget_split, plan_passes
+from .plans import PassPlan, plan_passes
 from .regions import Regions
-from .resampling import Method, Views, cut, grid_of, scale_size
-from .selection import Grids, PatchSelection, choose_patches, group_looks, score_maps
-from .trunk import Trunk
+from .resampling import Views, grid_of, scale_size
+from .selection import (
+    Grids,
+    PatchSelection,
+    choose_patches,
+    group_looks,
+    random_scores,
+    score_maps,
+)
+from .vision_encoder import Pixels, Prompt, VisionEncoder, check_looks, check_pictures, layer_number
 
 _LOGIT_SCALE = 5.0
 _LOGIT_LIMIT = 10.0
 
-Pixels = Tensor | Sequence[Tensor]
-"""``(B, 3, H, W)``, or one ``(3, H, W)`` per picture. Floats are normalised already, ``uint8`` is raw RGB."""
 
-Prompt = Tensor | Callable[[LowRes], Tensor]
-"""``(L, D)``, or a function that makes it from the low-resolution pass."""
-
-
-class PS3VisionEncoder(nn.Module):
+class PS3VisionEncoder(VisionEncoder):
     """The tower without the Hugging Face shell: all parameters, all passes."""
 
+    config: PS3VisionConfig
+
     def __init__(self, config: PS3VisionConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         width, scales, taps = config.hidden_size, len(config.high_scales), len(config.select_based_on_layer)
-        self.trunk = Trunk(config)
         self.selection_feature_proj = Mlp(taps * width, taps * width, scales * width, norm=True)
         self.prior_prompt = nn.Parameter(torch.zeros(width))
         self.pos_emb_residual: nn.ParameterList | None = None
@@ -62,24 +63,6 @@ class PS3VisionEncoder(nn.Module):
             )
             self.prompt_proj_for_highres = nn.Linear(width, out * scales)
 
-    @property
-    def method(self) -> Method:
-        """How pictures are resized."""
-        return "antialias" if self.config.resample == "antialias" else "bicubic"
-
-    @property
-    def rounding(self) -> Rounding:
-        """How budgets are rounded."""
-        return "floor" if self.config.budget_rounding == "floor" else "remainder"
-
-    @property
-    def split(self) -> tuple[int, ...]:
-        """Patches of each high-resolution scale in one pass."""
-        config = self.config
-        if config.max_select_num_each_scale is not None:
-            return tuple(config.max_select_num_each_scale)
-        return default_budget_split(config.ps3_scales, config.max_select_num, rounding=self.rounding)
-
     # ---------------------------------------------------------------- low resolution
 
     def encode_low_res(
@@ -91,14 +74,14 @@ class PS3VisionEncoder(nn.Module):
         taps: bool = True,
         pool: bool = False,
     ) -> LowRes:
-        """Encode the square low-resolution view of every picture; see ``PS3VisionModel.encode_low_res``."""
-        pictures = _check_pictures(pixel_values)
+        """Encode the square low-resolution view of every picture; see ``VisionTowerModel.encode_low_res``."""
+        pictures = check_pictures(pixel_values)
         config, depth = self.config, len(self.trunk.blocks)
-        wanted = [_layer_number(layer, depth) for layer in layers]
-        tapped = [_layer_number(layer, depth) for layer in config.select_based_on_layer] if taps else []
+        wanted = [layer_number(layer, depth) for layer in layers]
+        tapped = [layer_number(layer, depth) for layer in config.select_based_on_layer] if taps else []
         side, grid = config.ps3_scales[0], config.low_res_grid
         views = [Views(picture, self.method) for picture in pictures]
-        cells = self._square_cells(views, side, config.patch_size)
+        cells = self.square_cells(views, side, config.patch_size)
         place = torch.arange(grid * grid, device=cells.device)
         x = self.trunk.tokens(cells.flatten(1, 2), grid, place // grid, place % grid)
         blocks = depth if pool or keep_cache else max([*wanted, *tapped], default=-1) + 1
@@ -123,42 +106,27 @@ class PS3VisionEncoder(nn.Module):
         size = (picture.shape[1], picture.shape[2])
         return scale_size(size, scale, low_scale=self.config.ps3_scales[0], patch=self.config.patch_size)
 
-    def _views_of(self, low: LowRes) -> list[Views]:
-        """Return the pictures of ``low`` with the reductions that were made of them so far."""
-        if "views" not in low.memo:
-            low.memo["views"] = [Views(picture, self.method) for picture in low.pictures]
-        views: list[Views] = low.memo["views"]
-        return views
-
-    def _square_cells(self, views: Sequence[Views], side: int, patch: int) -> Tensor:
-        """Return square views, normalised and cut: ``(B, side // patch, side // patch, 3, patch, patch)``."""
-        return torch.stack(
-            [cut(self._normalise(view.resize((side, side)), view.picture), patch) for view in views]
-        )
-
-    def _normalise(self, pixels: Tensor, picture: Tensor) -> Tensor:
-        """Return pixels of ``picture`` as the model reads them: normalised, on its device, in its dtype."""
-        weight = self.prior_prompt
-        pixels = pixels.to(weight.device)
-        if picture.dtype == torch.uint8:
-            mean, std = self.config.image_mean, self.config.image_std
-            assert mean is not None
-            assert std is not None
-            return to_pixels(pixels, mean, std).to(weight.dtype)
-        # Resized floats pass through the input's dtype, as in the reference.
-        return pixels.to(picture.dtype).to(weight.dtype)
-
     # ---------------------------------------------------------------- choice
 
-    def score(self, low: LowRes, prompt: Tensor | None = None, *, look_index: Tensor | None = None) -> Tensor:
-        """Score every low-resolution cell; see ``PS3VisionModel.score``."""
+    def score(
+        self,
+        low: LowRes,
+        prompt: Tensor | None = None,
+        *,
+        look_index: Tensor | None = None,
+        random: bool = False,
+    ) -> Tensor:
+        """Score every low-resolution cell; see ``VisionTowerModel.score``."""
+        if random:
+            drawn = random_scores(low.pictures, self.config.low_res_grid).to(self.trunk.pos_embed.device)
+            return drawn if look_index is None else drawn[look_index.to(drawn.device)]
         features, details = self._selector_features(low)
         if prompt is None:
             query = self.prior_prompt[None]
             looks = len(low.pictures) if look_index is None else len(look_index)
         else:
             query, looks = prompt.to(features), len(prompt)
-        index = _check_looks(look_index, looks, len(low.pictures), features.device)
+        index = check_looks(look_index, looks, len(low.pictures), features.device)
         grid = self.config.low_res_grid
         cosine = _similarity(features, query, index).view(-1, 1, grid, grid)
         if details is not None:
@@ -192,7 +160,7 @@ class PS3VisionEncoder(nn.Module):
         if self.highres_selection_feature_module is not None:
             config = self.config
             kernel = config.highres_selection_module_kernel_size
-            cells = self._square_cells(self._views_of(low), config.selection_image_size, kernel)
+            cells = self.square_cells(self.views_of(low), config.selection_image_size, kernel)
             details = F.normalize(self.highres_selection_feature_module(cells).flatten(1, 2), dim=-1)
         low.memo[key] = (features, details)
         return features, details
@@ -208,7 +176,7 @@ class PS3VisionEncoder(nn.Module):
         look_index: Tensor | None = None,
         plans: Sequence[PassPlan] | None = None,
     ) -> PatchSelection:
-        """Choose patches; see ``PS3VisionModel.select``."""
+        """Choose patches; see ``VisionTowerModel.select``."""
         grids = self._look_grids(low, look_index, len(scores))
         if regions is not None and len(regions) != len(scores):
             raise VilaHDError(f"{len(regions)} regions for {len(scores)} looks: give one entry per look")
@@ -219,7 +187,7 @@ class PS3VisionEncoder(nn.Module):
     def _look_grids(self, low: LowRes, look_index: Tensor | None, looks: int) -> list[Grids]:
         if look_index is None and looks == len(low.grids):
             return list(low.grids)
-        index = _check_looks(look_index, looks, len(low.grids), torch.device("cpu"))
+        index = check_looks(look_index, looks, len(low.grids), torch.device("cpu"))
         return list(low.grids) if index is None else [low.grids[i] for i in index.tolist()]
 
     def plan(self, grids: Sequence[Grids], options: HighResOptions) -> list[PassPlan]:
@@ -236,10 +204,10 @@ class PS3VisionEncoder(nn.Module):
         plans = {
             entry: plan_passes(
                 [rows * columns for rows, columns in entry],
-                options.per_scale or self.split,
+                options.per_scale or config.patches_per_pass,
                 budget=options.budget,
                 num_scales=count,
-                rounding=self.rounding,
+                rounding=config.rounding,
             )
             for entry in set(grids)
         }
@@ -257,10 +225,10 @@ class PS3VisionEncoder(nn.Module):
         pool: bool = False,
         pool_regions: Regions | None = None,
     ) -> HighRes:
-        """Encode the chosen patches; see ``PS3VisionModel.encode_high_res``."""
+        """Encode the chosen patches; see ``VisionTowerModel.encode_high_res``."""
         depth, looks = len(self.trunk.blocks), len(selection.index)
         pool = pool or pool_regions is not None
-        wanted = [_layer_number(layer, depth) for layer in layers]
+        wanted = [layer_number(layer, depth) for layer in layers]
         blocks = depth if pool else max(wanted, default=-1) + 1
         if len(low.cache) < blocks:
             raise VilaHDError(
@@ -268,7 +236,7 @@ class PS3VisionEncoder(nn.Module):
                 "needed: call encode_low_res(keep_cache=True)"
             )
         device = self.prior_prompt.device
-        index = _check_looks(look_index, looks, len(low.pictures), device)
+        index = check_looks(look_index, looks, len(low.pictures), device)
         picture = torch.arange(looks, device=device) if index is None else index
         tokens = self._chosen_tokens(low, selection, picture)
         needed = sorted({*wanted, depth - 1} if pool else set(wanted))
@@ -288,14 +256,14 @@ class PS3VisionEncoder(nn.Module):
         # All patches of one picture and scale are cut out together, whichever looks they belong to.
         spots = split_by(owner * count + scale, len(low.pictures) * count)
         patches = self.prior_prompt.new_empty(len(scale), 3, config.patch_size, config.patch_size)
-        for b, view in enumerate(self._views_of(low)):
+        for b, view in enumerate(self.views_of(low)):
             device = view.picture.device
             for i, size in enumerate(config.high_scales):
                 spot = spots[b * count + i]
                 if len(spot):
                     places = row[spot].to(device), column[spot].to(device)
                     raw = view.patches(self._scale_size(view.picture, size), *places, config.patch_size)
-                    patches[spot] = self._normalise(raw, view.picture)
+                    patches[spot] = self.normalise(raw, view.picture)
         return self.trunk.patch_embed.proj(patches) + self._positions(low, scale, owner, row, column)
 
     def _positions(self, low: LowRes, scale: Tensor, owner: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -389,7 +357,7 @@ class PS3VisionEncoder(nn.Module):
         pool_regions: Regions | None = None,
         saliency: bool = False,
     ) -> PS3VisionOutput:
-        """Run all passes; see ``PS3VisionModel.forward``."""
+        """Run all passes; see ``VisionTowerModel.forward``."""
         options = options or HighResOptions()
         close = options.budget != 0
         low = self.encode_low_res(pixel_values, layers=layers, keep_cache=close, taps=close, pool=pool)
@@ -403,7 +371,7 @@ class PS3VisionEncoder(nn.Module):
             if vector is None
             else len(vector)
         )
-        index = _check_looks(look_index, looks, len(low.pictures), self.prior_prompt.device)
+        index = check_looks(look_index, looks, len(low.pictures), self.prior_prompt.device)
         if not close:
             features = tuple(value if index is None else value[index] for value in low.features)
             pooled = low.pooled if low.pooled is None or index is None else low.pooled[index]
@@ -413,10 +381,13 @@ class PS3VisionEncoder(nn.Module):
                 pooled_output=pooled,
                 low=low,
             )
-        guided = vector is not None and options.guided_by != "saliency"
-        prior = self.score(low, look_index=index) if saliency or not guided else None
+        random = options.guided_by == "random"
+        guided = vector is not None and options.guided_by not in ("saliency", "random")
+        prior = self.score(low, look_index=index) if saliency or not (guided or random) else None
         posterior = None if vector is None else self.score(low, vector, look_index=index)
         scores = posterior if guided else prior
+        if random:
+            scores = self.score(low, look_index=index, random=True)
         assert scores is not None
         selection = self.select(low, scores, options=options, regions=regions, look_index=index)
         high = self.encode_high_res(
@@ -441,45 +412,6 @@ class PS3VisionEncoder(nn.Module):
             prompt_scores=posterior,
             score_maps=maps,
         )
-
-
-def _check_pictures(pixel_values: Pixels) -> list[Tensor]:
-    pictures = (
-        list(pixel_values.unbind(0))
-        if isinstance(pixel_values, Tensor) and pixel_values.ndim == 4
-        else pixel_values
-    )
-    if isinstance(pictures, Tensor):
-        raise VilaHDError(f"pixel_values has shape {tuple(pictures.shape)}: use (pictures, 3, rows, columns)")
-    for picture in pictures:
-        if picture.ndim != 3 or picture.shape[0] != 3 or not picture.numel():
-            raise VilaHDError(f"a picture has shape {tuple(picture.shape)}: use (3, rows, columns)")
-        if picture.dtype != torch.uint8 and not picture.is_floating_point():
-            raise VilaHDError(
-                f"a picture has dtype {picture.dtype}: use uint8 (raw RGB) or normalised floats"
-            )
-    if not len(pictures):
-        raise VilaHDError("pixel_values holds no picture: pass at least one")
-    return list(pictures)
-
-
-def _check_looks(look_index: Tensor | None, looks: int, pictures: int, device: torch.device) -> Tensor | None:
-    """Return the picture of every look on ``device``; None when look i shows picture i."""
-    if look_index is None:
-        if looks != pictures:
-            raise VilaHDError(
-                f"{looks} looks for {pictures} pictures: pass look_index, the picture of every look"
-            )
-        return None
-    if look_index.ndim != 1 or len(look_index) != looks:
-        raise VilaHDError(f"look_index has shape {tuple(look_index.shape)} for {looks} looks: use ({looks},)")
-    return look_index.to(device=device, dtype=torch.long)
-
-
-def _layer_number(layer: int, depth: int) -> int:
-    if not -depth <= layer < depth:
-        raise VilaHDError(f"layer {layer}: the tower has {depth} blocks; use -{depth}..{depth - 1}")
-    return layer % depth
 
 
 def _similarity(features: Tensor, query: Tensor, index: Tensor | None) -> Tensor:

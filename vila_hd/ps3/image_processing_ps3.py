@@ -11,14 +11,15 @@ from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.processing_utils import ImagesKwargs
 
 from ..errors import VilaHDError
-from .configuration_ps3 import CLIP_MEAN, CLIP_STD, PS3VisionConfig
+from .configuration_ps3 import PS3VisionConfig
 from .configuration_ps3_dual import PS3Config
+from .configuration_trunk import CLIP_MEAN, CLIP_STD
 
-ResizeMode = Literal["squash", "fit", "pad"]
+ResizeMode = Literal["squash", "fit", "pad", "keep"]
 """``squash``: to exactly the image size, whatever the aspect ratio (published models). ``fit``: keep the
 aspect ratio; the longest side becomes the image size, the other is rounded to whole pixels. ``pad``: put the
 picture on the middle of a square of the mean colour first (see ``PS3ImageProcessor.frame``), then as
-``squash``."""
+``squash``. ``keep``: as it is, for towers that make their own views of it."""
 
 Interpolation = Literal["bicubic", "bilinear", "random"]
 """``random`` is a training choice of published files and means bicubic here."""
@@ -202,6 +203,8 @@ class PS3ImageProcessor(BaseImageProcessor):
 
 
 def _target_size(height: int, width: int, target: Sequence[int], mode: ResizeMode) -> tuple[int, int]:
+    if mode == "keep":
+        return height, width
     if mode in ("squash", "pad"):
         return target[0], target[1]
     longest = max(height, width)

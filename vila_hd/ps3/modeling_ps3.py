@@ -8,7 +8,7 @@ Letters used for shapes in this file:
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,9 @@ from ..errors import VilaHDError
 from ..options import HighResOptions
 from .checkpoint import fill_from_shapes, read_shapes
 from .configuration_ps3 import PS3VisionConfig
+from .configuration_trunk import TrunkConfig
 from .embeddings import PatchProjection
-from .encoder import Pixels, Prompt, PS3VisionEncoder
+from .encoder import PS3VisionEncoder
 from .layers import AttentionPool, ConvNeXtBlock
 from .outputs import HighRes, LowRes, PS3VisionOutput
 from .plans import PassPlan
@@ -28,6 +29,7 @@ from .regions import Regions
 from .selection import PatchSelection
 from .strict_loading import StrictLoadingMixin
 from .trunk import Trunk
+from .vision_encoder import Pixels, Prompt, VisionEncoder
 
 _LAYER_SCALE_INIT = 0.1
 _HUB_ARGUMENTS = ("revision", "local_files_only", "token", "cache_dir", "subfolder")
@@ -98,16 +100,14 @@ class PS3PreTrainedModel(StrictLoadingMixin, PreTrainedModel):
         return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
 
 
-class PS3VisionModel(PS3PreTrainedModel):
-    """Multi-scale vision tower: sees the whole picture small, and the patches that matter at full
-    resolution."""
+class VisionTowerModel(PS3PreTrainedModel):
+    """A vision encoder as a transformers model. Every kind takes the calls below."""
 
-    # A combined file also holds the text tower; its tensors are not for this class.
-    _keys_to_ignore_on_load_unexpected = [r"^text_model\.", r"^logit_scale$", r"^logit_bias$"]  # noqa: RUF012
+    encoder_class: ClassVar[type[VisionEncoder]]
 
-    def __init__(self, config: PS3VisionConfig) -> None:
+    def __init__(self, config: TrunkConfig) -> None:
         super().__init__(config)
-        self.vision_model = PS3VisionEncoder(config)
+        self.vision_model = self.encoder_class(config)
         self.post_init()
 
     @classmethod
@@ -148,15 +148,23 @@ class PS3VisionModel(PS3PreTrainedModel):
             pixel_values, layers=layers, keep_cache=keep_cache, taps=taps, pool=pool
         )
 
-    def score(self, low: LowRes, prompt: Tensor | None = None, *, look_index: Tensor | None = None) -> Tensor:
+    def score(
+        self,
+        low: LowRes,
+        prompt: Tensor | None = None,
+        *,
+        look_index: Tensor | None = None,
+        random: bool = False,
+    ) -> Tensor:
         """Return how interesting every low-resolution cell is: probabilities ``(L, g, g)``.
 
         Args:
             low: from ``encode_low_res``.
             prompt: ``(L, D)`` what to look for; None: the learned saliency prompt.
             look_index: ``(L,)`` the picture of every look; None: look i shows picture i.
+            random: draw them instead, from the pixels of each picture.
         """
-        return self.vision_model.score(low, prompt, look_index=look_index)
+        return self.vision_model.score(low, prompt, look_index=look_index, random=random)
 
     def select(
         self,
@@ -229,7 +237,8 @@ class PS3VisionModel(PS3PreTrainedModel):
         Args:
             pixel_values: see ``encode_low_res``.
             prompt: ``(L, D)`` what to look for, or a function that makes it from the ``LowRes``. Without
-                it, and with ``guided_by="saliency"``, the learned saliency prompt guides the choice.
+                it, and with ``guided_by="saliency"``, the learned saliency prompt guides the choice; with
+                ``guided_by="random"`` nothing does.
             options: how closely to look; None: the defaults. Budget 0 ends after the low-resolution pass.
             regions: see ``select``; needed with ``guided_by="regions"``.
             look_index: ``(L,)`` the picture of every look; None: look i shows picture i.
@@ -254,7 +263,16 @@ class PS3VisionModel(PS3PreTrainedModel):
         )
 
 
+class PS3VisionModel(VisionTowerModel):
+    """Multi-scale vision tower: sees the whole picture small, and the patches that matter at full
+    resolution."""
+
+    encoder_class = PS3VisionEncoder
+    # A combined file also holds the text tower; its tensors are not for this class.
+    _keys_to_ignore_on_load_unexpected = [r"^text_model\.", r"^logit_scale$", r"^logit_bias$"]  # noqa: RUF012
+
+
 AutoConfig.register(PS3VisionConfig.model_type, PS3VisionConfig, exist_ok=True)
 AutoModel.register(PS3VisionConfig, PS3VisionModel, exist_ok=True)
 
-__all__ = ["PS3PreTrainedModel", "PS3VisionModel"]
+__all__ = ["PS3PreTrainedModel", "PS3VisionModel", "VisionTowerModel"]

@@ -23,11 +23,12 @@ from .checkpoint import fill_from_shapes, read_shapes
 from .configuration_ps3 import PS3VisionConfig
 from .configuration_ps3_dual import PS3Config
 from .configuration_ps3_text import PS3TextConfig
-from .encoder import Pixels, PS3VisionEncoder
+from .encoder import PS3VisionEncoder
 from .modeling_ps3 import PS3PreTrainedModel
 from .modeling_ps3_text import PS3TextEncoder, PS3TextModel, PS3TextOutput, init_text_weights
 from .outputs import PS3VisionOutput
 from .regions import Regions
+from .vision_encoder import Pixels
 
 _HUB_ARGUMENTS = ("revision", "local_files_only", "token", "cache_dir", "subfolder")
 

@@ -9,6 +9,7 @@ Shape suffixes used in this file:
     one scale, K = chosen patches.
 """
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -26,6 +27,9 @@ Grids = tuple[tuple[int, int], ...]
 """Rows and columns of patches per high-resolution scale."""
 
 _SMOOTH_BLOCKS = 6
+
+_SEED_SIDE = 128
+"""About so many rows and columns of a picture decide its random scores."""
 
 
 def score_maps(
@@ -53,6 +57,21 @@ def score_maps(
             for look, entry in zip(looks, stretched, strict=True):
                 maps[look].append(entry)
     return maps
+
+
+def random_scores(pictures: Sequence[Tensor], grid: int) -> Tensor:
+    """Return uniform scores ``(B, grid, grid)``, float32 on the CPU, to choose patches at random.
+
+    They are drawn from the pixels themselves: the same picture gets the same scores whatever batch, process
+    or run it is in.
+    """
+    drawn = []
+    for picture in pictures:
+        step = max(1, min(picture.shape[1:]) // _SEED_SIDE)
+        pixels = picture[:, ::step, ::step].contiguous().cpu()
+        seed = zlib.crc32(pixels.view(torch.uint8).numpy().tobytes())
+        drawn.append(torch.rand(grid, grid, generator=torch.Generator().manual_seed(seed)))
+    return torch.stack(drawn)
 
 
 def group_looks(grids: Sequence[Grids]) -> dict[Grids, list[int]]:
@@ -144,6 +163,9 @@ class PatchSelection(ModelOutput):
     """``(L, K)`` long: the pass that chose the patch, from 1; 0 where ``index`` is -1."""
     grids: tuple[Grids, ...] = None  # type: ignore[assignment]
     """Per look, rows and columns of every high-resolution scale."""
+    tile: int | None = None
+    """Side in patches of tiles that are pictures of their own, into which the only scale is cut; None: it is
+    not cut."""
 
     @classmethod
     def from_pass_numbers(cls, numbers: Sequence[Tensor], grids: Sequence[Grids]) -> "PatchSelection":
@@ -199,8 +221,24 @@ class PatchSelection(ModelOutput):
         columns = torch.tensor([[c for _, c in entry] for entry in self.grids], device=device).gather(
             1, scale
         )
-        inside = index - first
+        inside, columns = index - first, columns.clamp(min=1)  # a picture without tiles has no columns
         return scale, inside // columns, inside % columns
+
+    def by_tile(self) -> tuple[Tensor, tuple[Grids, ...]]:
+        """Return ``index`` and ``grids`` as if every tile was a scale of its own, tiles row by row.
+
+        Looks with fewer tiles than others get empty grids at the end.
+        """
+        side = self.tile
+        assert side is not None
+        _, row, column = self.places()
+        across = torch.tensor([[entry[0][1] // side] for entry in self.grids], device=row.device)
+        number = row // side * across + column // side
+        index = number * side**2 + row % side * side + column % side
+        counts = [rows * columns // side**2 for ((rows, columns),) in self.grids]
+        most = max(1, *counts)
+        grids = tuple(((side, side),) * count + ((0, 0),) * (most - count) for count in counts)
+        return index.masked_fill(~self.mask, -1), grids
 
     def counts(self) -> Tensor:
         """Return ``(L, scales)`` long: patches chosen per scale."""
