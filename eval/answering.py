@@ -2,7 +2,6 @@
 
 import hashlib
 import time
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -112,7 +111,7 @@ class Answerer:
         predictions: list[Prediction] = []
         for condition in conditions:
             started = time.perf_counter()
-            prefill, texts = self._run(inputs, low, benchmark, examples, condition)
+            prefill, texts = self._run(inputs, low, benchmark, condition)
             seconds = (time.perf_counter() - started) / len(examples) + shared_seconds
             owners = [number for number, shown in enumerate(pictures) for _ in shown]
             lengths = prefill.attention_mask.sum(1).tolist()
@@ -146,7 +145,6 @@ class Answerer:
         inputs: Any,
         low: LowRes,
         benchmark: Benchmark,
-        examples: Sequence[Example],
         condition: Condition,
     ) -> tuple[Prefill, list[str]]:
         """The prefilled prompts and the answers under one condition."""
@@ -156,7 +154,6 @@ class Answerer:
             inputs["pixel_values"],
             high_res=condition.options(),
             low_res=low,
-            given_scores=self._random_scores(low, examples) if condition.guided_by == "random" else None,
         )
         ids = self.model.generate_from(
             prefill, inputs["input_ids"], max_new_tokens=benchmark.max_new_tokens, do_sample=False
@@ -165,16 +162,6 @@ class Answerer:
         new_ids = ids[:, inputs["input_ids"].shape[1] :]
         texts = self.processor.tokenizer.batch_decode(new_ids, skip_special_tokens=True)
         return prefill, [text.strip() for text in texts]
-
-    def _random_scores(self, low: LowRes, examples: Sequence[Example]) -> Tensor:
-        """``(L, g, g)`` uniform scores, seeded by the example so that batches and shards do not matter."""
-        grid = self.model.config.low_res_grid
-        per_example = len(low.pictures) // len(examples)
-        scores = []
-        for example in examples:
-            generator = torch.Generator().manual_seed(zlib.crc32(example.uid.encode()))
-            scores.append(torch.rand(per_example, grid, grid, generator=generator))
-        return torch.cat(scores).to(low.features[0])
 
     def _count(
         self, prefill: Prefill, looks: Sequence[int], example: Example, sizes: Sequence[tuple[int, int]]

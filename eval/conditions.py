@@ -6,11 +6,7 @@ from itertools import product
 from typing import Literal, cast
 
 from vila_hd.errors import VilaHDError
-from vila_hd.options import HighResOptions, Pruning
-
-Guide = Literal["prompt", "saliency", "random"]
-GUIDES: tuple[Guide, ...] = ("prompt", "saliency", "random")
-"""The question, the picture alone, or (a baseline of this benchmark) random scores."""
+from vila_hd.options import GUIDES, Guide, HighResOptions, Pruning
 
 Budget = int | Literal["auto", "all"]
 
@@ -47,11 +43,11 @@ class Condition:
         return key if self.side is None else f"{key}@{self.side}"
 
     def options(self) -> HighResOptions:
-        """What the model is asked; with random scores, which are given to it, as by the picture alone."""
+        """What the model is asked."""
         assert self.guided_by is not None, self
         return HighResOptions(
             budget=self.budget,
-            guided_by="saliency" if self.guided_by == "random" else self.guided_by,
+            guided_by=self.guided_by,
             per_scale=self.per_scale,
             pruning=self.pruning,
         )

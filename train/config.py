@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from vila_hd.options import Guide
+
 from .data.config import CanvasConfig, DataConfig, SourceConfig
 from .lora import LoraConfig
 from .stages import Component
@@ -133,7 +135,7 @@ class LookConfig:
     """Share of looks whose patches the model chooses by itself; the others are given the box of the item
     first."""
 
-    guided_by: Literal["prompt", "saliency"] = "prompt"
+    guided_by: Guide = "prompt"
     """What fills the budget beside given boxes, and what own choices follow (``sft``, ``align``)."""
 
     def __post_init__(self) -> None:
@@ -223,10 +225,10 @@ class StageConfig:
                 f"global_batch_size={self.global_batch_size}: repeated pictures would change ranks"
             )
         answers = self.stage in ("align", "pretrain", "sft")
-        if answers and self.looks.guided_by == "saliency" and "selector" in self.trainable:
+        if answers and self.looks.guided_by != "prompt" and "selector" in self.trainable:
             raise ValueError(
-                "looks.guided_by='saliency' gives the selector nothing to learn from: take 'selector' out of "
-                "'trainable', or use guided_by='prompt'"
+                f"looks.guided_by={self.looks.guided_by!r} gives the selector nothing to learn from: take "
+                "'selector' out of 'trainable', or use guided_by='prompt'"
             )
         self._check_regions()
         if self.data.sources:

@@ -177,7 +177,6 @@ class TwoStepGenerationMixin(GenerationMixin):
         look_index: Tensor | None = None,
         prompt_positions: Tensor | None = None,
         low_res: LowRes | None = None,
-        given_scores: Tensor | None = None,
         plans: Sequence[PassPlan] | None = None,
         phases: Phases | None = None,
     ) -> Prefill:
@@ -193,8 +192,6 @@ class TwoStepGenerationMixin(GenerationMixin):
             look_index: see there.
             prompt_positions: see there.
             low_res: see there.
-            given_scores: ``(L, g, g)`` in [0, 1]: choose by these instead of the model's own scores, for
-                baselines and experiments.
             plans: per look, patches of every pass and scale, instead of the budget of ``high_res``.
             phases: adds up the seconds of this call; None: a new one.
         """
@@ -224,7 +221,7 @@ class TwoStepGenerationMixin(GenerationMixin):
         scores, selection, high, columns = None, None, None, 0
         if options.budget != 0:
             prompt = None
-            if given_scores is None and model.wants_prompt(options):
+            if model.wants_prompt(options):
                 with phases("language"):
                     positions_B = model.prompt_positions(input_ids, mask_BT, prompt_positions)
                     rows_B = torch.arange(len(positions_B), device=device)
@@ -233,9 +230,7 @@ class TwoStepGenerationMixin(GenerationMixin):
             tower = model.vision_tower
             index = _owners(look_index, runs, low)
             with phases("choose"):
-                scores = given_scores
-                if scores is None:
-                    scores = tower.score(low, prompt, look_index=index)
+                scores = tower.score(low, prompt, look_index=index, random=options.guided_by == "random")
                 selection = tower.select(
                     low, scores, options=options, regions=regions, look_index=index, plans=plans
                 )
@@ -323,7 +318,7 @@ class TwoStepGenerationMixin(GenerationMixin):
         self, pixel_values: Tensor | Sequence[Tensor], layers: Sequence[int], *, keep_cache: bool
     ) -> LowRes:
         model: VilaHDModel = self.model
-        device = next(model.vision_tower.parameters()).device
+        device = model.vision_tower.device
         pictures = [picture.to(device) for picture in pixel_values]
         return model.vision_tower.encode_low_res(
             pictures, layers=layers, keep_cache=keep_cache, taps=keep_cache

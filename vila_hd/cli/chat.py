@@ -16,7 +16,7 @@ from .values import check_question, high_res_options, open_images, parse_guides
 HELP = """\
 /image FILE...        show it more pictures (with your next question)
 /budget N|auto|all    how closely to look from now on
-/guided-by WHAT...    prompt, saliency, or boxes x1,y1,x2,y2 in the pictures of the next question
+/guided-by WHAT...    prompt, saliency, random, or boxes x1,y1,x2,y2 in the pictures of the next question
 /explain FILE         write where it looked for the last answer (.html or .png)
 /new                  forget the conversation and the pictures
 /help                 this list

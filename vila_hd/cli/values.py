@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..errors import VilaHDError
 from ..images import MAX_PIXELS, open_image
-from ..options import Box, HighResOptions, Pruning
+from ..options import GUIDES, Box, Guide, HighResOptions, Pruning
 
 PICTURE_SUFFIXES = (
     ".png",
@@ -25,6 +25,9 @@ PICTURE_SUFFIXES = (
     ".ppm",
     ".jp2",
 )
+
+
+_GUIDE_WORDS = ", ".join(map(repr, GUIDES))
 
 
 def split_inputs(inputs: Sequence[str]) -> tuple[list[str], str]:
@@ -85,7 +88,7 @@ def high_res_options(args: argparse.Namespace, *, num_images: int, default_guide
     guide, regions = parse_guides(args.guided_by, num_images=num_images)
     return HighResOptions(
         budget=args.budget,
-        guided_by=guide or cast(Literal["prompt", "saliency"], default_guide),
+        guided_by=guide or cast(Guide, default_guide),
         regions=regions,
         per_scale=args.per_scale,
         max_scale=args.max_scale,
@@ -96,17 +99,17 @@ def high_res_options(args: argparse.Namespace, *, num_images: int, default_guide
 
 def parse_guides(
     words: Sequence[str], *, num_images: int
-) -> tuple[Literal["prompt", "saliency", "regions"] | None, tuple[tuple[Box, ...], ...]]:
+) -> tuple[Guide | Literal["regions"] | None, tuple[tuple[Box, ...], ...]]:
     """``(guide, boxes per picture)`` of the values of ``--guided-by``; the guide is None when there are none.
 
     Raises:
         VilaHDError: an unknown word, a box that is none, or a word together with boxes.
     """
-    named = [word for word in words if word in ("prompt", "saliency")]
+    named = [guide for guide in GUIDES if guide in words]
     if named and len(words) > 1:
-        raise VilaHDError(f"--guided-by {' '.join(words)}: use one of 'prompt' and 'saliency', or boxes only")
+        raise VilaHDError(f"--guided-by {' '.join(words)}: use one of {_GUIDE_WORDS}, or boxes only")
     if named:
-        return cast(Literal["prompt", "saliency"], named[0]), ()
+        return named[0], ()
     if not words:
         return None, ()
     boxes: list[list[Box]] = [[] for _ in range(num_images)]
@@ -126,7 +129,7 @@ def _parse_box(word: str, num_images: int) -> tuple[int, Box]:
             raise ValueError
     except ValueError:
         raise VilaHDError(
-            f"--guided-by {word!r}: use 'prompt', 'saliency' or a box x1,y1,x2,y2 in pixels of the picture"
+            f"--guided-by {word!r}: use {_GUIDE_WORDS} or a box x1,y1,x2,y2 in pixels of the picture"
         ) from None
     if not num_images:
         raise VilaHDError(f"--guided-by {word!r}: there is no picture yet to look at")

@@ -92,10 +92,10 @@ def test_one_picture_needs_no_number():
 @pytest.mark.parametrize(
     ("guides", "words"),
     [
-        (["magic"], "'magic': use 'prompt', 'saliency' or a box"),
-        (["1,2,3"], "use 'prompt', 'saliency' or a box"),
-        (["1,2,3,4,5"], "use 'prompt', 'saliency' or a box"),
-        (["a:1,2,3,4"], "use 'prompt', 'saliency' or a box"),
+        (["magic"], "'magic': use 'prompt', 'saliency', 'random' or a box"),
+        (["1,2,3"], "use 'prompt', 'saliency', 'random' or a box"),
+        (["1,2,3,4,5"], "use 'prompt', 'saliency', 'random' or a box"),
+        (["a:1,2,3,4"], "use 'prompt', 'saliency', 'random' or a box"),
         (["1,2,3,4"], "there are 2 pictures, say which one"),
         (["3:1,2,3,4"], "picture 3 of 2"),
         (["0:1,2,3,4"], "picture 0 of 2"),
