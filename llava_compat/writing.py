@@ -196,6 +196,10 @@ def write_pixels(pixels: PS3ImageProcessor) -> dict[str, Any]:
 def find_gaps(checkpoint: Checkpoint) -> list[str]:
     """What the published code cannot do that this model needs; empty when it gives the same answers."""
     config, vision = checkpoint.config, checkpoint.config.vision_config
+    if not vision.chooses:
+        raise VilaHDError(
+            f"{checkpoint.label}: the published layout knows PS3 towers only, this one is {vision.model_type}"
+        )
     gaps = find_tower_gaps(vision)
     if config.downsample == 1:
         gaps.append(f"its projector {config.projector_type!r} keeps every patch")

@@ -24,6 +24,8 @@ _OURS = [
         "ps3.modeling_ps3",
         "ps3.modeling_ps3_text",
         "ps3.modeling_ps3_dual",
+        "towers.configuration_towers",
+        "towers.modeling_towers",
         "configuration_vila_hd",
         "modeling_vila_hd",
         "processing_vila_hd",

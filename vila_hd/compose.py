@@ -16,20 +16,24 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from .configuration_vila_hd import VilaHDConfig
+from .configuration_vila_hd import VilaHDConfig, join_configs
 from .constants import IMAGE_TOKEN
 from .errors import VilaHDError
+from .loading import load
 from .modeling_vila_hd import VilaHDForConditionalGeneration
+from .options import Guide
 from .processing_vila_hd import VilaHDProcessor, add_pictures_to_template
-from .ps3.configuration_ps3 import PS3VisionConfig
+from .ps3.configuration_trunk import TrunkConfig
 from .ps3.image_processing_ps3 import PS3ImageProcessor, ResizeMode
-from .ps3.modeling_ps3 import PS3VisionModel
+from .ps3.modeling_ps3 import PS3VisionModel, VisionTowerModel
 from .siglip import ps3_config_from_siglip, trunk_tensors_from_siglip
+from .towers.choice import PS3, EncoderChoice
 
 
 def compose(
     *,
     tower: str | Path | PS3VisionModel,
+    encoder: EncoderChoice = PS3,
     llm: str | Path | PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None = None,
     projector_type: str = "mlp_downsample",
@@ -38,7 +42,8 @@ def compose(
     select_layer: int = -2,
     scales: Sequence[int] | None = None,
     default_budget: int | None = None,
-    resize_mode: ResizeMode = "fit",
+    default_guide: Guide | None = None,
+    resize_mode: ResizeMode | None = None,
     chat_template: str | None = None,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
@@ -47,8 +52,10 @@ def compose(
     """A model with a fresh projector and prompt head, to be trained, and its processor; on the CPU.
 
     Args:
-        tower: folder or hub id of a PS3 or SigLIP tower, or a PS3 tower. A SigLIP tower gets fresh selection
-            modules; its GELU becomes the exact one, as in the published PS3 towers.
+        tower: folder or hub id of a PS3 or SigLIP tower or of a VILA-HD model, or a PS3 tower. A SigLIP tower
+            gets fresh selection modules; its GELU becomes the exact one, as in the published PS3 towers.
+        encoder: how to see with it. Encoders other than PS3 use its trunk alone and choose no patches, so
+            ``prompt_head``, ``high_res_position``, ``default_budget`` and ``default_guide`` mean nothing.
         llm: folder or hub id of a causal language model, or the model itself (which is used, not copied).
         tokenizer: the language model's; None: from its folder.
         projector_type: see ``VilaHDConfig``.
@@ -58,7 +65,9 @@ def compose(
         scales: for a SigLIP tower: longest side per scale in pixels; None: its own size, twice and four times
             that.
         default_budget: see ``VilaHDConfig``.
-        resize_mode: ``fit`` keeps the pictures' aspect ratio, ``squash`` makes them square.
+        default_guide: see ``VilaHDConfig``; None: the question if there is a prompt head, else the picture.
+        resize_mode: ``fit`` keeps the pictures' aspect ratio, ``squash`` makes them square, ``keep`` leaves
+            them as they are; None: ``fit`` for PS3, ``keep`` for encoders that make their own views.
         chat_template: template for texts; None: the tokenizer's own.
         dtype: of all parameters.
         seed: for the fresh parameters. Torch's global generator is left as it was.
@@ -69,7 +78,9 @@ def compose(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        vision = tower if isinstance(tower, PS3VisionModel) else _load_tower(str(tower), scales)
+        vision = encoder.build(
+            tower if isinstance(tower, PS3VisionModel) else _load_tower(str(tower), scales)
+        )
         language, tokenizer = _load_language_model(llm, tokenizer, trust_remote_code=trust_remote_code)
         template = chat_template or tokenizer.chat_template
         if template is None:
@@ -78,15 +89,15 @@ def compose(
             )
         _add_image_token(tokenizer, language)
         head = language.get_output_embeddings()
-        config = VilaHDConfig(
-            vision_config=vision.config,
-            text_config=language.config,
+        config = join_configs(
+            vision.config,
+            language.config,
             projector_type=projector_type,
             select_layer=select_layer,
             prompt_head=prompt_head,
             high_res_position=high_res_position,
             default_budget=default_budget,
-            default_guide="prompt" if prompt_head else "saliency",
+            default_guide=default_guide,
             image_token_id=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
             lm_head_bias=head.bias is not None,
         )
@@ -104,7 +115,7 @@ def compose(
 
 
 def _assemble(
-    config: VilaHDConfig, vision: PS3VisionModel, language: PreTrainedModel, head: nn.Module
+    config: VilaHDConfig, vision: VisionTowerModel, language: PreTrainedModel, head: nn.Module
 ) -> VilaHDForConditionalGeneration:
     """The model around loaded parts; only the projector is new."""
     from .projector import VilaHDProjector
@@ -130,6 +141,8 @@ def _load_tower(source: str, scales: Sequence[int] | None) -> PS3VisionModel:
                 f"scales={list(scales)}: {source} is a PS3 tower with its own scales; leave them out"
             )
         return cast(PS3VisionModel, PS3VisionModel.from_pretrained(source))
+    if isinstance(config, VilaHDConfig) and config.vision_config.chooses:
+        return cast(PS3VisionModel, load(source, dtype="float32", device="cpu")[0].model.vision_tower)
     vision = getattr(config, "vision_config", config)
     if vision.model_type != "siglip_vision_model":
         raise VilaHDError(f"{source}: a {config.model_type!r} model; use the folder of a PS3 or SigLIP tower")
@@ -182,12 +195,12 @@ def _add_image_token(tokenizer: PreTrainedTokenizerBase, language: PreTrainedMod
         language.resize_token_embeddings(len(tokenizer))
 
 
-def _image_processor(config: PS3VisionConfig, resize_mode: ResizeMode) -> PS3ImageProcessor:
+def _image_processor(config: TrunkConfig, resize_mode: ResizeMode | None) -> PS3ImageProcessor:
     return PS3ImageProcessor(
         config.ps3_scales[-1],
         config.image_mean,
         config.image_std,
-        resize_mode=resize_mode,
+        resize_mode=resize_mode or ("fit" if config.chooses else "keep"),
         do_normalize=False,
     )
 

@@ -8,8 +8,16 @@ from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig
 
 from .errors import VilaHDError
-from .options import Pruning
+from .options import Guide, Pruning
 from .ps3.configuration_ps3 import PS3VisionConfig
+from .ps3.configuration_trunk import TrunkConfig
+from .towers.configuration_towers import AnyResVisionConfig, LowResVisionConfig, S2VisionConfig
+
+VISION_CONFIGS: dict[str, type[TrunkConfig]] = {
+    config.model_type: config
+    for config in (PS3VisionConfig, LowResVisionConfig, AnyResVisionConfig, S2VisionConfig)
+}
+"""``model_type`` of ``vision_config`` -> kind of tower: the switch between PS3 and its baselines."""
 
 DOWNSAMPLE = {"mlp_downsample": 2, "mlp_downsample_2x2_fix": 2, "mlp_downsample_3x3_fix": 3}
 """Projectors that merge a square of patches into one token: name -> side of that square in patches."""
@@ -34,10 +42,10 @@ def downsample_of(projector_type: str) -> int:
 
 @strict
 class VilaHDConfig(PreTrainedConfig):
-    """A PS3 vision tower, a projector and a causal language model.
+    """A vision tower, a projector and a causal language model.
 
     Attributes:
-        vision_config: The tower (``PS3VisionConfig`` or its dictionary).
+        vision_config: The tower: one of ``VISION_CONFIGS`` or its dictionary; without ``model_type``, PS3.
         text_config: The language model: any configuration that ``AutoModelForCausalLM`` knows.
         projector_type: ``mlp_downsample`` and ``mlp_downsample_2x2_fix`` (2 x 2 patches per token),
             ``mlp_downsample_3x3_fix`` (3 x 3), ``mlpNx_gelu``, ``linear``, ``identity`` (1 patch per token).
@@ -68,7 +76,7 @@ class VilaHDConfig(PreTrainedConfig):
     prompt_head: Literal["mlp", "linear"] | None = "mlp"
     high_res_position: bool = True
     default_budget: int | None = None
-    default_guide: Literal["prompt", "saliency"] = "prompt"
+    default_guide: Guide = "prompt"
     default_pruning: str | None = None
     cell_rule: Literal["whole", "published"] = "whole"
     image_token_id: int = 0
@@ -88,16 +96,28 @@ class VilaHDConfig(PreTrainedConfig):
             raise VilaHDError("default_guide='prompt' without a prompt head: set default_guide to 'saliency'")
         if self.default_pruning is not None:
             Pruning.parse(self.default_pruning)
+        if not self.vision_config.chooses:
+            self._check_whole_pictures()
         if (
             self.projector_type == "identity"
-            and self.vision_config.hidden_size != self.text_config.hidden_size
+            and self.vision_config.feature_width != self.text_config.hidden_size
         ):
             raise VilaHDError(
-                f"projector_type='identity' joins a tower of width {self.vision_config.hidden_size} to a "
+                f"projector_type='identity' joins a tower of width {self.vision_config.feature_width} to a "
                 "language "
                 f"model of width {self.text_config.hidden_size}: use 'linear' or an MLP"
             )
         self.prompt_end_ids = list(self.prompt_end_ids)
+
+    def _check_whole_pictures(self) -> None:
+        """What belongs to a choice of patches must be off."""
+        wanted = {"prompt_head": None, "high_res_position": False, "default_guide": "saliency"}
+        for name, value in wanted.items():
+            if getattr(self, name) != value:
+                raise VilaHDError(
+                    f"{name}={getattr(self, name)!r}: a {self.vision_config.model_type} tower chooses no "
+                    f"patches; set {name} to {value!r}"
+                )
 
     @property
     def downsample(self) -> int:
@@ -106,30 +126,68 @@ class VilaHDConfig(PreTrainedConfig):
 
     @property
     def low_res_grid(self) -> int:
-        """Rows, which are also the columns, of the low-resolution patch grid."""
-        return self.vision_config.ps3_scales[0] // self.vision_config.patch_size
+        """Rows, which are also the columns, of the patches of the first view of every picture."""
+        return self.vision_config.feature_grid
 
     @property
     def low_res_tokens(self) -> int:
-        """Low-resolution visual tokens per picture."""
+        """Visual tokens of the first view of every picture."""
         return (-(-self.low_res_grid // self.downsample)) ** 2
 
     @property
     def high_scales(self) -> tuple[int, ...]:
-        """High-resolution scales in pixels, ascending."""
-        return tuple(self.vision_config.ps3_scales[1:])
+        """High-resolution scales in pixels, ascending, where they are the same for every picture."""
+        return self.vision_config.high_scales
 
 
 # After the class body, where the name would otherwise count as a field of the dataclass.
-VilaHDConfig.sub_configs = {"vision_config": PS3VisionConfig, "text_config": AutoConfig}
+VilaHDConfig.sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}
 
 
-def _vision_config(value: dict | PreTrainedConfig | None) -> PS3VisionConfig:
-    if isinstance(value, PS3VisionConfig):
+def join_configs(
+    vision: TrunkConfig,
+    text: PreTrainedConfig,
+    *,
+    prompt_head: Literal["mlp", "linear"] | None = "mlp",
+    high_res_position: bool = True,
+    default_budget: int | None = None,
+    default_guide: Guide | None = None,
+    **others: Any,
+) -> VilaHDConfig:
+    """The configuration of a model around a tower; what belongs to a choice of patches only where it has one.
+
+    Args:
+        vision: the tower's.
+        text: the language model's.
+        prompt_head: see ``VilaHDConfig``.
+        high_res_position: see ``VilaHDConfig``.
+        default_budget: see ``VilaHDConfig``.
+        default_guide: see ``VilaHDConfig``; None: the question if there is a prompt head, else the picture.
+        **others: other fields of ``VilaHDConfig``.
+    """
+    choice: dict[str, Any] = {"prompt_head": None, "high_res_position": False, "default_guide": "saliency"}
+    if vision.chooses:
+        choice = {
+            "prompt_head": prompt_head,
+            "high_res_position": high_res_position,
+            "default_budget": default_budget,
+            "default_guide": default_guide or ("prompt" if prompt_head else "saliency"),
+        }
+    return VilaHDConfig(vision_config=vision, text_config=text, **choice, **others)
+
+
+def _vision_config(value: dict | PreTrainedConfig | None) -> TrunkConfig:
+    if isinstance(value, TrunkConfig):
         return value
-    if value is None or isinstance(value, dict):
-        return PS3VisionConfig(**(value or {}))
-    raise VilaHDError(f"vision_config is a {type(value).__name__}: give a PS3VisionConfig")
+    if value is not None and not isinstance(value, dict):
+        raise VilaHDError(f"vision_config is a {type(value).__name__}: give a PS3VisionConfig")
+    values = dict(value or {})
+    model_type = values.pop("model_type", None) or PS3VisionConfig.model_type
+    if model_type not in VISION_CONFIGS:
+        raise VilaHDError(
+            f"vision_config has model_type {model_type!r}: use one of {', '.join(VISION_CONFIGS)}"
+        )
+    return VISION_CONFIGS[model_type](**values)
 
 
 def _text_config(value: dict | PreTrainedConfig | None) -> PreTrainedConfig:

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer, TextStreamer
 
+from .configuration_vila_hd import VilaHDConfig
 from .errors import VilaHDError
 from .images import ImageSource, open_image
 from .modeling_vila_hd import VilaHDForConditionalGeneration
@@ -258,24 +259,57 @@ class _Turn:
         config, prefill = self.model.config, self.prefill
         pixels = self.pixel_values[picture]
         grid = config.low_res_grid
-        if prefill.selection is None or prefill.scores is None:
-            scores = torch.zeros(grid, grid)
-            maps = empty_pass_maps(prefill.low_res.grids[picture])
-        else:
-            scores = prefill.scores[picture].float().cpu()
-            maps = tuple(entry.to("cpu", torch.int16) for entry in prefill.selection.pass_maps()[picture])
-        return Look(
-            scales=config.high_scales,
-            low_scale=config.vision_config.ps3_scales[0],
-            patch_size=config.vision_config.patch_size,
-            scores=scores,
-            pass_maps=maps,
+        scores = torch.zeros(grid, grid)
+        maps: Sequence[Tensor] = empty_pass_maps(prefill.low_res.grids[picture])
+        if prefill.selection is not None and prefill.scores is not None:
+            scores, maps = prefill.scores[picture], prefill.selection.pass_maps()[picture]
+        return make_look(
+            config,
+            scores,
+            maps,
             processed_size=(pixels.shape[2], pixels.shape[1]),
             original_size=self.pictures[picture].size,
             low_res_tokens=prefill.low_counts[picture],
             high_res_tokens=prefill.counts[picture],
-            resample=config.vision_config.resample,
         )
+
+
+def make_look(
+    config: VilaHDConfig,
+    scores: Tensor,
+    pass_maps: Sequence[Tensor],
+    *,
+    processed_size: tuple[int, int],
+    original_size: tuple[int, int],
+    low_res_tokens: int,
+    high_res_tokens: int,
+) -> Look:
+    """What a model of ``config`` looked at in one picture.
+
+    Args:
+        config: the model's.
+        scores: ``(g, g)``.
+        pass_maps: per scale ``(rows, columns)``: the pass that chose each patch, 0 for none; empty where the
+            picture has no such scale.
+        processed_size: see ``Look``, as are the others.
+        original_size: see there.
+        low_res_tokens: see there.
+        high_res_tokens: see there.
+    """
+    vision = config.vision_config
+    maps = tuple(entry.to("cpu", torch.int16) for entry in pass_maps if entry.numel())
+    return Look(
+        scales=vision.scales_of([(entry.shape[0], entry.shape[1]) for entry in maps]),
+        low_scale=vision.ps3_scales[0],
+        patch_size=vision.patch_size,
+        scores=scores.float().cpu(),
+        pass_maps=maps,
+        processed_size=processed_size,
+        original_size=original_size,
+        low_res_tokens=low_res_tokens,
+        high_res_tokens=high_res_tokens,
+        resample=vision.resample,
+    )
 
 
 def complete_config(

@@ -35,12 +35,12 @@ from .loss import next_token_loss, scale_logits, supervised_loss
 from .options import HighResOptions, Pruning
 from .outputs import VilaHDModelOutput, VilaHDOutput, VisualTokens
 from .pretrained import VilaHDPreTrainedModel
-from .projector import Cells, VilaHDProjector, complete_cells, fill_empty_looks
+from .projector import VilaHDProjector, cells_of, count_tokens, fill_empty_looks
 from .pruning.looks import Seen, layers_of, prune_looks
-from .ps3.modeling_ps3 import PS3VisionModel
 from .ps3.outputs import HighRes, LowRes
 from .ps3.regions import Regions
 from .ps3.selection import PatchSelection
+from .towers.modeling_towers import build_tower
 from .two_step import TwoStepGenerationMixin, regions_from_options
 
 Pixels = Tensor | Sequence[Tensor]
@@ -53,7 +53,7 @@ class VilaHDModel(VilaHDPreTrainedModel, LanguagePassesMixin):
 
     def __init__(self, config: VilaHDConfig) -> None:
         super().__init__(config)
-        self.vision_tower = PS3VisionModel(config.vision_config)
+        self.vision_tower = build_tower(config.vision_config)
         self.projector = VilaHDProjector(config)
         self.language_model = AutoModel.from_config(config.text_config)
         self._takes_positions = "position_ids" in inspect.signature(self.language_model.forward).parameters
@@ -76,17 +76,19 @@ class VilaHDModel(VilaHDPreTrainedModel, LanguagePassesMixin):
         """``options`` with the checkpoint's defaults filled in.
 
         Raises:
-            VilaHDError: the question shall guide the choice, but there is no prompt head.
+            VilaHDError: the tower cannot do it, or the question shall guide the choice, but there is no
+                prompt head.
         """
         config = self.config
         if options is None:
             options = HighResOptions(guided_by=config.default_guide)
+        if options.pruning is None and config.default_pruning is not None:
+            options = replace(options, pruning=Pruning.parse(config.default_pruning))
+        options = config.vision_config.fit_options(options)
         if options.guided_by == "prompt" and config.prompt_head is None:
             raise VilaHDError("guided_by='prompt': this model has no prompt head; use guided_by='saliency'")
         if options.budget == "auto" and config.default_budget is not None:
             options = replace(options, budget=config.default_budget)
-        if options.pruning is None and config.default_pruning is not None:
-            options = replace(options, pruning=Pruning.parse(config.default_pruning))
         return options
 
     def forward(
@@ -267,15 +269,11 @@ class VilaHDModel(VilaHDPreTrainedModel, LanguagePassesMixin):
         if high is None or selection is None:
             looks = len(low_PND) if look_index is None else len(look_index)
             return low_PND.new_zeros(0, low_PND.shape[-1]), (0,) * looks
-        cells = self.cells_of(selection)
+        cells = cells_of(selection, self.config)
+        counts = count_tokens(cells, selection)
         high_ND = self.projector.project_cells(high.features[0], cells)
         first_LD = low_PND[:, 0] if look_index is None else low_PND[look_index.to(low_PND.device), 0]
-        counts = tuple(max(count, 1) for count in cells.counts)
-        return fill_empty_looks(high_ND, cells, first_LD), counts
-
-    def cells_of(self, selection: PatchSelection) -> Cells:
-        """The squares of patches that become tokens."""
-        return complete_cells(selection.index, selection.grids, self.config.downsample, self.config.cell_rule)
+        return fill_empty_looks(high_ND, cells, counts, first_LD), counts
 
     # ---------------------------------------------------------------- training
 
@@ -298,6 +296,8 @@ class VilaHDModel(VilaHDPreTrainedModel, LanguagePassesMixin):
             return make_prompt(low_PND[0]).to(low.features[0].device)
 
         if scores_only:
+            if not self.config.vision_config.chooses:
+                raise VilaHDError("scores_only: this model's tower chooses no patches, so it has no scores")
             # The tower scores on the way to a choice; a choice of one patch costs nothing.
             options = replace(options, budget=1)
         with_prompt = self.wants_prompt(options) and options.budget != 0
@@ -333,7 +333,7 @@ class VilaHDModel(VilaHDPreTrainedModel, LanguagePassesMixin):
 
     def wants_prompt(self, options: HighResOptions) -> bool:
         """Whether the question has a say in what is looked at."""
-        return options.guided_by != "saliency" and self.config.prompt_head is not None
+        return options.guided_by in ("prompt", "regions") and self.config.prompt_head is not None
 
     def _blank_picture(self, input_ids: Tensor) -> tuple[Tensor, Runs]:
         check_no_placeholders(input_ids, self.config.image_token_id)

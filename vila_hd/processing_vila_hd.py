@@ -22,9 +22,10 @@ from .errors import VilaHDError
 from .images import open_image
 from .options import HighResOptions
 from .ps3.image_processing_ps3 import PS3ImageProcessor
-from .ps3.plans import default_budget_split, plan_passes
+from .ps3.plans import plan_passes
 from .ps3.resampling import grid_of, scale_size
 from .remote_code import add_remote_code
+from .towers.tiling import choose_tiles
 
 _TEMPLATE_PREFIX = (
     "{%- set ns = namespace(messages=[]) -%}"
@@ -89,7 +90,9 @@ class VilaHDProcessor(ProcessorMixin):
         scales: Scales of the tower in pixels, low resolution first.
         patch_size: Patch side in pixels.
         downsample: Side, in patches, of the square that one visual token stands for.
-        patches_per_pass: Patches that one pass may choose, per high-resolution scale.
+        patches_per_pass: Patches that one pass may choose, per high-resolution scale; none for a tower that
+            chooses nothing.
+        max_tiles: Most tiles of a picture, for a tower that cuts pictures into tiles; None: it does not.
         default_budget: High-resolution patches per picture when a call does not say; None: one full pass.
         image_end_text: Text that closes the visual tokens of each picture.
         chat_template: Jinja template for messages whose content may hold pictures.
@@ -109,6 +112,7 @@ class VilaHDProcessor(ProcessorMixin):
         default_budget: int | None = None,
         image_end_text: str = IMAGE_END_TEXT,
         chat_template: str | None = None,
+        max_tiles: int | None = None,
     ) -> None:
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
         self.low_res_tokens = low_res_tokens
@@ -117,6 +121,7 @@ class VilaHDProcessor(ProcessorMixin):
         self.downsample = downsample
         self.patches_per_pass = tuple(patches_per_pass)
         self.default_budget = default_budget
+        self.max_tiles = max_tiles
         self.image_end_text = image_end_text
         self.image_token = IMAGE_TOKEN
         self.image_token_id = tokenizer.get_vocab().get(IMAGE_TOKEN)
@@ -133,19 +138,17 @@ class VilaHDProcessor(ProcessorMixin):
     ) -> Self:
         """The processor that belongs to a model of this configuration."""
         vision = config.vision_config
-        split = vision.max_select_num_each_scale or default_budget_split(
-            vision.ps3_scales, vision.max_select_num, rounding=vision.budget_rounding
-        )
         return cls(
             image_processor,
             tokenizer,
             low_res_tokens=config.low_res_tokens,
-            scales=vision.ps3_scales,
+            scales=(vision.ps3_scales[0], *config.high_scales),
             patch_size=vision.patch_size,
             downsample=config.downsample,
-            patches_per_pass=split,
+            patches_per_pass=vision.patches_per_pass,
             default_budget=config.default_budget,
             chat_template=chat_template,
+            max_tiles=getattr(vision, "max_tiles", None),
         )
 
     @classmethod
@@ -301,20 +304,10 @@ class VilaHDProcessor(ProcessorMixin):
             options: Choices of the call; None: the checkpoint's defaults.
         """
         options = options or HighResOptions()
-        budget = options.budget
-        if budget == "auto" and self.default_budget is not None:
-            budget = self.default_budget
-        num_scales = None if options.max_scale is None else self.scales[1:].index(options.max_scale) + 1
         counts = []
         for height, width in sizes:
             grids = self.patch_grids(*self.image_processor.resized_size(height, width))
-            passes = plan_passes(
-                [rows * columns for rows, columns in grids],
-                options.per_scale or self.patches_per_pass,
-                budget=budget,
-                num_scales=num_scales,
-            )
-            chosen = [sum(taken) for taken in zip(*passes, strict=True)] if passes else [0] * len(grids)
+            chosen = self._count_patches(grids, options)
             high = sum(self._tokens_at_most(n, *grid) for n, grid in zip(chosen, grids, strict=True))
             # A budget that fills no square at all still yields one token, so that the sequence keeps its
             # form.
@@ -326,6 +319,22 @@ class VilaHDProcessor(ProcessorMixin):
                 high = 0
             counts.append(ImageTokenCount(low, high, len(self.image_end_ids)))
         return counts
+
+    def _count_patches(self, grids: Sequence[tuple[int, int]], options: HighResOptions) -> list[int]:
+        """Patches that will be seen of each grid."""
+        budget = options.budget
+        if budget == "auto" and self.default_budget is not None:
+            budget = self.default_budget
+        sizes = [rows * columns for rows, columns in grids]
+        if budget == 0 or not self.patches_per_pass:
+            return [0] * len(grids) if budget == 0 else sizes
+        passes = plan_passes(
+            sizes,
+            options.per_scale or self.patches_per_pass,
+            budget=budget,
+            num_scales=None if options.max_scale is None else self.scales[1:].index(options.max_scale) + 1,
+        )
+        return [sum(taken) for taken in zip(*passes, strict=True)]
 
     def find_prompt_end_ids(self) -> list[int]:
         """Ids of what the chat template puts between the user's words and the answer, stripped of white
@@ -343,8 +352,12 @@ class VilaHDProcessor(ProcessorMixin):
         return list(ids) if found else []
 
     def patch_grids(self, height: int, width: int) -> list[tuple[int, int]]:
-        """(rows, columns) of patches at each high-resolution scale, for a picture as the tower sees it."""
+        """(rows, columns) of patches at each high-resolution scale, or of each tile, for a picture as the
+        tower sees it."""
         low, patch = self.scales[0], self.patch_size
+        if self.max_tiles is not None:
+            rows, columns = choose_tiles(height, width, tile=low, max_tiles=self.max_tiles)
+            return [grid_of((low, low), patch)] * (rows * columns if rows * columns > 1 else 0)
         sizes = [scale_size((height, width), scale, low_scale=low, patch=patch) for scale in self.scales[1:]]
         return [grid_of(size, patch) for size in sizes]
 

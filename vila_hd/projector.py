@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .configuration_vila_hd import VilaHDConfig
+from .ps3.selection import PatchSelection
 
 Grids = Sequence[Sequence[tuple[int, int]]]
 """Per look, per high-resolution scale: (rows, columns) of the patch grid."""
@@ -105,9 +106,9 @@ def complete_cells(
     )
 
 
-def fill_empty_looks(values_MX: Tensor, cells: Cells, filler_LX: Tensor) -> Tensor:
-    """Values of all cells look by look; a look without any cell gets its filler."""
-    empty = [look for look, count in enumerate(cells.counts) if not count]
+def fill_empty_looks(values_MX: Tensor, cells: Cells, counts: Sequence[int], filler_LX: Tensor) -> Tensor:
+    """Values of all cells look by look; a look with more tokens (``counts``) than cells gets its filler."""
+    empty = [look for look, count in enumerate(counts) if count > cells.counts[look]]
     if not empty:
         return values_MX
     empty_E = torch.tensor(empty, device=values_MX.device)
@@ -161,6 +162,18 @@ def _exclusive_cumsum(x_LS: Tensor) -> Tensor:
     return x_LS.cumsum(1) - x_LS
 
 
+def cells_of(selection: PatchSelection, config: VilaHDConfig) -> Cells:
+    """The visual tokens that a choice of patches yields in a model; none reaches beyond its tile."""
+    index, grids = (selection.index, selection.grids) if selection.tile is None else selection.by_tile()
+    return complete_cells(index, grids, config.downsample, config.cell_rule)
+
+
+def count_tokens(cells: Cells, selection: PatchSelection) -> tuple[int, ...]:
+    """Visual tokens of each look: its cells; one where it has patches, but they fill no cell."""
+    chosen = selection.mask.any(1).tolist()
+    return tuple(max(count, int(some)) for count, some in zip(cells.counts, chosen, strict=True))
+
+
 class VilaHDProjector(nn.Module):
     """Tower features -> visual tokens, and language-model states -> prompts of the tower.
 
@@ -173,7 +186,7 @@ class VilaHDProjector(nn.Module):
         self.low_grid = config.low_res_grid
         self.cell_rule = config.cell_rule
         width, hidden = config.vision_config.hidden_size, config.text_config.hidden_size
-        self.layers = _build_layers(config.projector_type, width, hidden)
+        self.layers = _build_layers(config.projector_type, config.vision_config.feature_width, hidden)
         if config.prompt_head is not None:
             self.top_down_prompt_head = (
                 PromptHead(hidden, width) if config.prompt_head == "mlp" else PromptLinear(hidden, width)

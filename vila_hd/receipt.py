@@ -277,11 +277,15 @@ def _describe_size(look: LookSummary) -> str:
 
 def _describe_tokens(look: LookSummary) -> str:
     """The visual tokens of a picture in words."""
+    if not look.scales:
+        return f"{look.visual_tokens:,}"
     return f"{look.low_res_tokens:,} low-res + {look.high_res_tokens:,} high-res = {look.visual_tokens:,}"
 
 
 def _describe_choice(look: LookSummary) -> str:
     """The chosen patches of a picture in words."""
+    if not look.scales:
+        return "the whole picture at once"
     if not look.num_chosen:
         return "the low-res view only"
     parts = [

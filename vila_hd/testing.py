@@ -9,12 +9,13 @@ from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
-from .configuration_vila_hd import VilaHDConfig
+from .configuration_vila_hd import VilaHDConfig, join_configs
 from .constants import IMAGE_TOKEN
 from .modeling_vila_hd import VilaHDForConditionalGeneration
 from .processing_vila_hd import VilaHDProcessor, add_pictures_to_template
 from .ps3.configuration_ps3 import PS3VisionConfig
-from .ps3.image_processing_ps3 import PS3ImageProcessor
+from .ps3.image_processing_ps3 import PS3ImageProcessor, ResizeMode
+from .towers.choice import PS3, EncoderChoice
 
 CHATML = (
     "{% for message in messages %}"
@@ -95,9 +96,11 @@ def tiny_config(
     *,
     vision: dict[str, Any] | None = None,
     text: dict[str, Any] | None = None,
+    encoder: EncoderChoice = PS3,
     **changes: Any,
 ) -> VilaHDConfig:
-    """The configuration of ``tiny_model``; ``vision``, ``text`` and ``changes`` override values."""
+    """The configuration of ``tiny_model``; ``vision``, ``text`` and ``changes`` override values, ``encoder``
+    says how to see with the trunk."""
     tokenizer = tiny_tokenizer()
     values: dict[str, Any] = {
         "image_token_id": tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
@@ -107,16 +110,20 @@ def tiny_config(
         "vision_config": tiny_vision_config(**(vision or {})),
         "text_config": tiny_text_config(model_type, vocab_size=len(tokenizer), **(text or {})),
     }
-    return VilaHDConfig(**{**values, **changes})
+    values |= changes
+    if encoder.kind == "ps3":
+        return VilaHDConfig(**values)
+    return join_configs(encoder.config(values.pop("vision_config")), values.pop("text_config"), **values)
 
 
 def tiny_processor(config: VilaHDConfig | None = None) -> VilaHDProcessor:
     """The processor of ``tiny_model``: uint8 pictures that keep their aspect ratio."""
     config = config or tiny_config()
+    mode: ResizeMode = "fit" if config.vision_config.chooses else "keep"
     return VilaHDProcessor.from_config(
         config,
         image_processor=PS3ImageProcessor(
-            config.vision_config.ps3_scales[-1], 0.5, 0.5, resize_mode="fit", do_normalize=False
+            config.vision_config.ps3_scales[-1], 0.5, 0.5, resize_mode=mode, do_normalize=False
         ),
         tokenizer=tiny_tokenizer(),
         chat_template=add_pictures_to_template(CHATML),

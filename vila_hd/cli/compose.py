@@ -15,12 +15,20 @@ def run(args: argparse.Namespace) -> int:
     with Steps(3) as steps:
         with steps.step("importing libraries"):
             from ..compose import compose
+            from ..towers.choice import EncoderChoice
             from .models import quieten_transformers
 
             quieten_transformers()
+            encoder = EncoderChoice(
+                kind=args.encoder,
+                scales=args.scales,
+                output_scale=args.output_scale,
+                max_tiles=args.max_tiles,
+            )
         with steps.step("loading and joining"):
             model, processor = compose(
                 tower=args.tower,
+                encoder=encoder,
                 llm=args.llm,
                 projector_type=args.projector,
                 seed=args.seed,

@@ -24,6 +24,14 @@ SIZE = (2160, 3840)
 SMALL_FILES = ["*.json", "*.jinja", "*.md", "*.model", "*.txt"]
 """Files of a hub repository that are fetched; the headers of its weight files are read where they are."""
 
+ENCODERS = {
+    "ps3_vision_model": "PS3: chooses patches",
+    "vila_hd_low_res_vision": "low_res: the trunk alone (baseline)",
+    "vila_hd_anyres_vision": "anyres: the picture and its tiles (baseline)",
+    "vila_hd_s2_vision": "s2: several scales in one map (baseline)",
+}
+"""Kind of tower -> how it sees."""
+
 COMPONENTS = {
     "model.vision_tower.": "vision tower",
     "model.projector.": "projector",
@@ -140,17 +148,35 @@ def describe(model: ModelFacts) -> dict[str, str | list[str]]:
         "licence": _licence(model.folder),
         "language model": f"{text.model_type}, {text.num_hidden_layers} layers of width {text.hidden_size}, "
         f"vocabulary {text.vocab_size:,}",
+        "encoder": ENCODERS.get(vision.model_type, vision.model_type),
         "vision tower": f"{vision.num_hidden_layers} layers of width {vision.hidden_size}, "
         f"patches of {vision.patch_size} x {vision.patch_size} px"
         + (f" ({vision.model_name})" if vision.model_name else ""),
         "scales": ", ".join(f"{scale:,}" for scale in vision.ps3_scales)
         + " px; the first is the low-res view",
         "projector": f"{config.projector_type}: {config.downsample} x {config.downsample} patches per token",
-        "guided by": config.default_guide + ("" if config.prompt_head else "; has no prompt head"),
-        **_costs(model.processor, config),
+        "guided by": _guide(config),
+        **(_costs if vision.chooses else _fixed_cost)(model.processor, config),
         "numbers": _parameters(tensors.items()),
         "stored as": ", ".join(sorted({info.dtype for info in tensors.values()})),
         "chat template": "present" if model.has_template else "none: this model cannot chat yet",
+    }
+
+
+def _guide(config: "VilaHDConfig") -> str:
+    """What steers the choice of patches, in words."""
+    if not config.vision_config.chooses:
+        return "nothing: it sees whole pictures"
+    return config.default_guide + ("" if config.prompt_head else "; has no prompt head")
+
+
+def _fixed_cost(processor: "VilaHDProcessor", config: "VilaHDConfig") -> dict[str, list[str]]:
+    """Visual tokens of a 4K picture for a tower that chooses nothing."""
+    height, width = SIZE
+    (count,) = processor.count_image_tokens([SIZE])
+    tiles = f" + {count.high_res:,} of its tiles" if count.high_res else ""
+    return {
+        "visual tokens": [f"of a {width} x {height} picture: {count.low_res:,} of the whole picture{tiles}"]
     }
 
 

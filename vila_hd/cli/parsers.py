@@ -101,7 +101,9 @@ def _doctor(parser: Parser) -> None:
 
 
 def _compose(parser: Parser) -> None:
-    parser.add_argument("tower", metavar="TOWER", help="folder or hub id of a PS3 or SigLIP vision tower")
+    parser.add_argument(
+        "tower", metavar="TOWER", help="folder or hub id of a PS3 or SigLIP vision tower or a VILA-HD model"
+    )
     parser.add_argument("llm", metavar="LLM", help="folder or hub id of a causal language model")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write; must not exist or be empty")
     parser.add_argument(
@@ -112,6 +114,17 @@ def _compose(parser: Parser) -> None:
     )
     parser.add_argument("--seed", type=_count, default=0, help="for the fresh weights (%(default)s)")
     _add_trust(parser)
+    group = parser.add_argument_group("encoder, for baselines that see whole pictures with the same trunk")
+    group.add_argument(
+        "--encoder", choices=("ps3", "low_res", "anyres", "s2"), default="ps3", help="(%(default)s)"
+    )
+    group.add_argument("--max-tiles", type=_positive, metavar="N", help="anyres: most tiles (16)")
+    group.add_argument(
+        "--scales", type=_counts, metavar="PX,PX", help="s2: sides of its views (the trunk's, x 2, x 4)"
+    )
+    group.add_argument(
+        "--output-scale", choices=("largest", "smallest"), help="s2: grid of its tokens (largest)"
+    )
 
 
 def _scene(parser: Parser) -> None:
@@ -164,9 +177,9 @@ def _add_look(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="WHAT",
-        help="'prompt' (the question), 'saliency' (the picture alone), or a box x1,y1,x2,y2 in pixels that "
-        "must be looked at; boxes may be repeated, with several pictures as 2:x1,y1,x2,y2 for the second; "
-        "default: what the model was trained for",
+        help="'prompt' (the question), 'saliency' (the picture alone), 'random', or a box x1,y1,x2,y2 in "
+        "pixels that must be looked at; boxes may be repeated, with several pictures as 2:x1,y1,x2,y2 for "
+        "the second; default: what the model was trained for",
     )
     group.add_argument(
         "--per-scale",

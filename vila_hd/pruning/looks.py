@@ -15,7 +15,7 @@ from torch import Tensor
 from ..errors import VilaHDError
 from ..fusion import Runs
 from ..options import Pruning
-from ..projector import fill_empty_looks
+from ..projector import cells_of, fill_empty_looks
 from ..ps3.outputs import HighRes, LowRes
 from ..ps3.received import Received, received, received_high_res
 from ..ps3.selection import PatchSelection
@@ -121,14 +121,14 @@ def _measure(model: "VilaHDModel", seen: Seen) -> list[Received]:
     if seen.high_res is None or seen.selection is None:
         return [Received(*parts) for parts in zip(*low_LND, strict=True)]
     found = received_high_res(block, seen.high_res.features[1], seen.low_res, number, seen.selection, index)
-    cells = model.cells_of(seen.selection)
+    cells = cells_of(seen.selection, config)
     highs = []
     for part in (found.attention[..., None], found.keys):
         values_MRX = part[cells.look[:, None], cells.patches.clamp(min=0)]
         exists_MR1 = (cells.patches >= 0)[..., None]
         values_MX = (values_MRX * exists_MR1).sum(1) / exists_MR1.sum(1)
         filler_LX = part.new_zeros(len(part), part.shape[-1])  # the stand-in of a look without tokens
-        highs.append(fill_empty_looks(values_MX, cells, filler_LX).split(seen.counts))
+        highs.append(fill_empty_looks(values_MX, cells, seen.counts, filler_LX).split(seen.counts))
     return [
         Received(torch.cat([a, b[:, 0]]), torch.cat([c, d]))
         for a, b, c, d in zip(low_LND.attention, highs[0], low_LND.keys, highs[1], strict=True)
