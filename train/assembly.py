@@ -263,16 +263,14 @@ def load_or_compose(config: StageConfig) -> tuple[VilaHDForConditionalGeneration
         bos_token_id=words.bos_token_id,
         eos_token_id=words.eos_token_id,
     )
-    fusion = dataclasses.asdict(model_file.fusion)
-    prompt_end = fusion.pop("prompt_end")
     model, processor = vila_hd.compose(
         tower=folder,
         llm=AutoModelForCausalLM.from_config(llm_config),
         tokenizer=words,
         seed=config.seed,
-        **fusion,
+        **model_file.fusion.values(),
     )
-    if prompt_end == "answer":
+    if model_file.fusion.prompt_end == "answer":
         model.config.prompt_end_ids = []
     return model, processor
 

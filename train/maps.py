@@ -10,6 +10,7 @@ from PIL import Image
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from vila_hd.generation import make_look
 from vila_hd.lens.overlays import draw_heat, draw_patches
 from vila_hd.outputs import VilaHDOutput
 from vila_hd.receipt import Look
@@ -90,19 +91,17 @@ def looks_of(output: VilaHDOutput, batch: dict[str, Any], config: Any) -> list[L
         batch["look_index"].tolist(), output.scores, output.looks.pass_maps(), strict=True
     ):
         size = (batch["pixel_values"][index].shape[2], batch["pixel_values"][index].shape[1])
-        look = Look(
-            scales=config.high_scales,
-            low_scale=config.vision_config.ps3_scales[0],
-            patch_size=config.vision_config.patch_size,
-            scores=scores.float().cpu(),
-            pass_maps=tuple(entry.to("cpu", torch.int16) for entry in maps),
-            processed_size=size,
-            original_size=size,
-            low_res_tokens=config.low_res_tokens,
-            high_res_tokens=0,
-            resample=config.vision_config.resample,
+        looks.append(
+            make_look(
+                config,
+                scores,
+                maps,
+                processed_size=size,
+                original_size=size,
+                low_res_tokens=config.low_res_tokens,
+                high_res_tokens=0,
+            )
         )
-        looks.append(look)
     return looks
 
 

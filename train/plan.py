@@ -7,7 +7,6 @@ they keep for the backward pass.
 """
 
 import contextlib
-import dataclasses
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -18,15 +17,16 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
-from vila_hd.configuration_vila_hd import VilaHDConfig
+from vila_hd.configuration_vila_hd import VilaHDConfig, join_configs
 from vila_hd.errors import VilaHDError
 from vila_hd.modeling_vila_hd import VilaHDForConditionalGeneration
 from vila_hd.ps3.configuration_ps3 import PS3VisionConfig
 from vila_hd.ps3.configuration_ps3_dual import PS3Config
+from vila_hd.ps3.configuration_trunk import TrunkConfig
 from vila_hd.ps3.modeling_ps3_dual import PS3Model
 from vila_hd.ps3.trunk import Trunk
 
-from .assembly import known_fields, ps3_config, scene_tokenizer
+from .assembly import ps3_config, scene_tokenizer
 from .config import StageConfig
 from .engine import engine_config
 from .lora import LoraConfig, target_layers
@@ -110,16 +110,13 @@ def _model_config(config: StageConfig) -> VilaHDConfig:
     vision = getattr(vision, "vision_config", vision)
     assert isinstance(vision, PS3VisionConfig)
     if config.llm.suffix != ".yaml":
-        return VilaHDConfig(vision_config=vision, text_config=AutoConfig.from_pretrained(config.llm))
+        return join_configs(vision, AutoConfig.from_pretrained(config.llm))
     file = load_model_file(config.llm)
     values = dict(file.llm)
     words = values.pop("vocab_size", None) or len(scene_tokenizer(file)) + 1
     text = AutoConfig.for_model(cast(str, values.pop("model_type")), **values, vocab_size=words)
-    fusion = dataclasses.asdict(file.fusion)
-    fusion.pop("prompt_end")
-    return VilaHDConfig(
-        vision_config=vision, text_config=text, **known_fields(VilaHDConfig, fusion, "fusion")
-    )
+    fusion = file.fusion.values()
+    return join_configs(fusion.pop("encoder").config(vision), text, **fusion)
 
 
 def _folder(path: Path) -> Path:
@@ -178,7 +175,11 @@ def estimate_activations(
     if "vision" in keeps:
         checkpointed = config.gradient_checkpointing
         parts["tower, low"] = _layers(
-            block, depth, lambda: _sequence(pictures, low, vision.hidden_size, dtype), checkpointed, dtype
+            block,
+            depth,
+            lambda: _sequence(pictures * vision.most_squares, low, vision.hidden_size, dtype),
+            checkpointed,
+            dtype,
         )
         parts["tower, high"] = _layers(
             _WithCache(block, low, looks), depth,
@@ -188,7 +189,8 @@ def estimate_activations(
         return parts, low + high, low + high
     multi = cast(VilaHDForConditionalGeneration, model)
     side = multi.config.downsample
-    visual = multi.config.low_res_tokens + high // side**2
+    tiles = getattr(vision, "max_tiles", 0)
+    visual = multi.config.low_res_tokens * (1 + tiles) + high // side**2
     length = visual + words if config.stage != "select" else multi.config.low_res_tokens + words
     reads = not {"vision", "projector", "llm"}.isdisjoint(config.trainable)
     if config.stage != "select" and reads:
@@ -202,15 +204,17 @@ def estimate_activations(
     return parts, length, visual
 
 
-def _tower_of(model: nn.Module) -> tuple[PS3VisionConfig, Trunk]:
+def _tower_of(model: nn.Module) -> tuple[TrunkConfig, Trunk]:
     if isinstance(model, PS3Model):
-        return cast(PS3VisionConfig, model.config.vision_config), model.vision_model.trunk
+        return cast(TrunkConfig, model.config.vision_config), model.vision_model.trunk
     assert isinstance(model, VilaHDForConditionalGeneration)
     return model.config.vision_config, model.model.vision_tower.vision_model.trunk
 
 
-def patches_per_look(config: StageConfig, vision: PS3VisionConfig) -> int:
-    """High-resolution patches of one look."""
+def patches_per_look(config: StageConfig, vision: TrunkConfig) -> int:
+    """Patches of one look that are chosen."""
+    if not vision.chooses:
+        return 0
     budget = look_options(config.looks, vision).budget
     assert isinstance(budget, int)
     return budget

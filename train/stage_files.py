@@ -1,11 +1,13 @@
 """Reading stage, recipe and model files."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from vila_hd.errors import VilaHDError
+from vila_hd.options import Guide
+from vila_hd.towers.choice import EncoderChoice
 from vila_hd.utils import config as yaml_config
 
 from .config import RecipeConfig, StageConfig
@@ -20,9 +22,18 @@ class FusionConfig:
     select_layer: int = -2
     high_res_position: bool = True
     default_budget: int | None = None
+    default_guide: Guide | None = None
+    encoder: EncoderChoice = field(default_factory=EncoderChoice)
+    """How to see with the trunk of the tower: the switch between PS3 and its baselines."""
+
     prompt_end: Literal["question", "answer"] = "question"
     """Token whose state guides the choice of patches: the last one of the user's words (published), or the
     last one before the answer, which a language model trained from scratch puts more into."""
+
+    def values(self) -> dict[str, Any]:
+        """Everything that ``vila_hd.compose`` takes under the same name."""
+        names = {field.name for field in fields(self)} - {"prompt_end"}
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from vila_hd.configuration_vila_hd import VilaHDConfig
 from vila_hd.options import HighResOptions
-from vila_hd.projector import complete_cells
+from vila_hd.projector import cells_of, count_tokens
 from vila_hd.ps3.configuration_ps3 import PS3VisionConfig
+from vila_hd.ps3.configuration_trunk import TrunkConfig
 from vila_hd.ps3.resampling import grid_of, scale_size
 from vila_hd.ps3.selection import PatchSelection
 
@@ -38,8 +39,14 @@ def unwrap(model: nn.Module) -> Any:
     return getattr(model, "module", model)
 
 
-def look_options(config: LookConfig, vision: PS3VisionConfig) -> HighResOptions:
-    """How closely to look while training, independent of the budget that the model answers with."""
+def look_options(config: LookConfig, vision: TrunkConfig) -> HighResOptions:
+    """How closely to look while training, independent of the budget that the model answers with.
+
+    Raises:
+        VilaHDError: the tower cannot do it.
+    """
+    if not isinstance(vision, PS3VisionConfig):
+        return vision.fit_options(HighResOptions(guided_by=config.guided_by, per_scale=config.per_scale))
     split = config.per_scale or vision.max_select_num_each_scale
     patches = vision.max_select_num if split is None else sum(split)
     return HighResOptions(
@@ -150,10 +157,11 @@ class LanguageStep:
         config = self.config
         boxes, box_look = shares_of_pictures(batch), box_looks(batch)
         given = shrink_boxes(boxes, config.looks.forced_share) * ~batch["own_choice"][box_look][:, None]
+        options = look_options(config.looks, unwrap(model).config.vision_config)
         output = model(
             **question_inputs(batch),
             labels=batch["labels"],
-            high_res=look_options(config.looks, unwrap(model).config.vision_config),
+            high_res=options,
             regions=boxes_as_regions(given, box_look, len(batch["look_index"])),
             num_items_in_batch=num_items,
             prompt_gradient=config.selection.prompt_gradient,
@@ -165,9 +173,9 @@ class LanguageStep:
             "language": loss.detach() * steps,
             "exact_match": language.exact_match(output.supervised_logits, batch["labels"]),
             "high_res_patches": mean_patches(output.looks),
-            "visual_tokens": mean_visual_tokens(output.looks, unwrap(model).config),
+            "visual_tokens": mean_visual_tokens(output.looks, len(batch["look_index"]), unwrap(model).config),
         }
-        if config.looks.guided_by == "prompt":
+        if options.guided_by == "prompt":
             grids = [] if output.looks is None else output.looks.grids[0]
             maps = selection_losses(output.scores, None, batch, boxes, grids=grids, config=config.selection)
             # The language part is a share of the whole step already; this one is a mean over the micro-batch.
@@ -243,12 +251,10 @@ def mean_patches(chosen: PatchSelection | None) -> Tensor:
     return torch.zeros(()) if chosen is None else (chosen.index >= 0).sum(1).float().mean()
 
 
-def mean_visual_tokens(chosen: PatchSelection | None, config: VilaHDConfig) -> Tensor:
-    """Mean number of visual tokens per look, of all resolutions."""
-    if chosen is None:
-        return torch.zeros(())
-    cells = complete_cells(chosen.index, chosen.grids, config.downsample, config.cell_rule)
-    return torch.tensor(cells.counts).clamp(min=1).float().mean() + config.low_res_tokens
+def mean_visual_tokens(chosen: PatchSelection | None, looks: int, config: VilaHDConfig) -> Tensor:
+    """Mean number of visual tokens per look, of all resolutions; 0 without looks."""
+    high = (0.0,) if chosen is None else count_tokens(cells_of(chosen, config), chosen)
+    return torch.tensor(high, dtype=torch.float).mean() + (config.low_res_tokens if looks else 0)
 
 
 def scale_grids(config: PS3VisionConfig, picture_size: tuple[int, int]) -> list[tuple[int, int]]:

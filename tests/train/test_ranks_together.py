@@ -13,6 +13,7 @@ from train.distributed import rank
 from train.engine import engine_config, prepare_process, whole_models
 from vila_hd.options import HighResOptions
 from vila_hd.testing import tiny_config, tiny_model
+from vila_hd.towers.modeling_towers import TOWERS
 
 CONFIGS = Path(__file__).parents[2] / "configs/deepspeed"
 
@@ -126,6 +127,8 @@ def test_every_mix(zero, trainable, run_ranks, values_of):
     check_same(run_ranks, values_of, zero, list(itertools.product(KINDS, KINDS)), trainable)
 
 
-def test_the_tower_is_gathered_as_a_whole():
-    leaf = json.loads((CONFIGS / "zero3.json").read_text())["zero_optimization"]["leaf_module"]
-    assert leaf == {"classes": ["vila_hd.ps3.encoder.PS3VisionEncoder"]}
+@pytest.mark.parametrize("file", ["zero3.json", "zero3_offload.json"])
+def test_every_kind_of_tower_is_gathered_as_a_whole(file):
+    leaf = json.loads((CONFIGS / file).read_text())["zero_optimization"]["leaf_module"]
+    encoders = [tower.encoder_class for tower in TOWERS.values()]
+    assert leaf == {"classes": [f"{cls.__module__}.{cls.__qualname__}" for cls in encoders]}
