@@ -13,7 +13,7 @@ from .options import HighResOptions
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .compose import compose
+    from .composing import compose
     from .configuration_vila_hd import VilaHDConfig
     from .generation import Answer, ask, stream
     from .loading import load
@@ -31,7 +31,7 @@ _MODULE_OF = {
     "VilaHDProcessor": "processing_vila_hd",
     "add_pictures_to_template": "processing_vila_hd",
     "ask": "generation",
-    "compose": "compose",
+    "compose": "composing",
     "load": "loading",
     "stream": "generation",
 }

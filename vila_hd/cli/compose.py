@@ -14,7 +14,7 @@ def run(args: argparse.Namespace) -> int:
         raise VilaHDError(f"{out}: exists already; name a new or empty folder")
     with Steps(3) as steps:
         with steps.step("importing libraries"):
-            from ..compose import compose
+            from ..composing import compose
             from ..towers.choice import EncoderChoice
             from .models import quieten_transformers
 

@@ -79,7 +79,7 @@ def test_high_res_pass_equals_one_sequence_with_a_block_mask(tower):
 
     encoder = tower.vision_model
     place = torch.arange(16)
-    cells = encoder._square_cells(encoder._views_of(low), 32, 8)
+    cells = encoder.square_cells(encoder.views_of(low), 32, 8)
     near = encoder.trunk.tokens(cells.flatten(1, 2), 4, place // 4, place % 4)
     far = encoder._chosen_tokens(low, selection, torch.arange(2)).view(2, 20, -1)
     x = torch.cat([near, far], dim=1)
