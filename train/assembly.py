@@ -225,7 +225,7 @@ def _watched(
     if not isinstance(dataset, QuestionDataset):
         return dataset
     data = dataclasses.replace(
-        config.data, split="validation", first_picture=0, items_per_picture=1, picture_repeats=1
+        config.data, split="validation", first_picture=0, items_per_picture=1, turns=1, picture_repeats=1
     )
     return QuestionDataset(data, rows=config.maps_samples, seed=0, need_box=True)
 

@@ -85,6 +85,20 @@ def shares_of_pictures(batch: dict[str, Any]) -> Tensor:
     return normalised_boxes(batch["boxes"], batch["picture_sizes"][batch["look_index"][box_looks(batch)]])
 
 
+def given_boxes(batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """What a batch's looks are shown: boxes ``(n, 4)`` as shares of their pictures, and the look of each.
+
+    Boxes of later turns are always among them, those of the first unless the look is the model's own choice.
+    """
+    owner = box_looks(batch)
+    boxes = shares_of_pictures(batch) * ~batch["own_choice"][owner][:, None]
+    if "turn_boxes" not in batch:
+        return boxes, owner
+    later = batch["turn_look"]
+    sizes = batch["picture_sizes"][batch["look_index"][later]]
+    return torch.cat([boxes, normalised_boxes(batch["turn_boxes"], sizes)]), torch.cat([owner, later])
+
+
 def boxes_as_regions(boxes: Tensor, box_look: Tensor | None = None, looks: int | None = None) -> Regions:
     """Regions of looks; boxes without area are no region.
 
@@ -98,6 +112,26 @@ def boxes_as_regions(boxes: Tensor, box_look: Tensor | None = None, looks: int |
         box_look = torch.arange(len(boxes), device=boxes.device)
     number = len(boxes) if looks is None else looks
     return Regions.from_boxes([boxes[(box_look == look) & has_area] for look in range(number)])
+
+
+def with_distractors(boxes: Tensor, look_index: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The box of each look and those of the next ``count`` looks at the same picture, round and round.
+
+    Args:
+        boxes: ``(L, 4)``, one per look; no area: none.
+        look_index: ``(L,)`` picture of each look.
+        count: boxes to add to each look; fewer where its picture has fewer other looks.
+
+    Returns:
+        Boxes ``(n, 4)`` and the look of each, ``(n,)``.
+    """
+    owner, chosen = [], []
+    for picture in look_index.unique().tolist():
+        looks = (look_index == picture).nonzero()[:, 0]
+        for step in range(min(count, len(looks) - 1) + 1):
+            owner.append(looks)
+            chosen.append(looks.roll(-step))
+    return boxes[torch.cat(chosen)], torch.cat(owner)
 
 
 def bottom_up_targets(batch: dict[str, Any], boxes: Tensor, config: SelectionConfig) -> Regions:

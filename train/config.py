@@ -131,6 +131,10 @@ class LookConfig:
     """Side of the part of a box whose chosen patches are pooled against its caption (``ps3_pretrain``); less
     than 1 leaves out frames and surroundings."""
 
+    distractors: int = 0
+    """Boxes of other items of the same picture that are forced into each look as well (``ps3_pretrain``), so
+    that features learn to tell neighbours apart."""
+
     own_choice: float = 0.0
     """Share of looks whose patches the model chooses by itself; the others are given the box of the item
     first."""
@@ -146,6 +150,8 @@ class LookConfig:
                 raise ValueError(f"{name}={share}: use a share above 0, up to 1")
         if self.passes < 1:
             raise ValueError(f"passes={self.passes}: use a number >= 1")
+        if self.distractors < 0:
+            raise ValueError(f"distractors={self.distractors}: use a number >= 0")
 
 
 @dataclass(frozen=True, kw_only=True)

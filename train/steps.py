@@ -17,12 +17,13 @@ from vila_hd.ps3.selection import PatchSelection
 
 from .box_losses import (
     BoxShares,
-    box_looks,
     boxes_as_regions,
+    given_boxes,
     normalised_boxes,
     selection_losses,
     shares_of_pictures,
     shrink_boxes,
+    with_distractors,
 )
 from .config import LookConfig, StageConfig
 from .data.account import Account
@@ -84,11 +85,14 @@ class PretrainStep:
         """Loss and metrics of one micro-batch."""
         config, looks = self.config, batch["look_index"]
         boxes = normalised_boxes(batch["boxes"], batch["picture_sizes"][looks])
+        forced, forced_look = with_distractors(
+            shrink_boxes(boxes, config.looks.forced_share), looks, config.looks.distractors
+        )
         output = model(
             batch["pixel_values"],
             batch["input_ids"],
             options=look_options(config.looks, unwrap(model).config.vision_config),
-            regions=boxes_as_regions(shrink_boxes(boxes, config.looks.forced_share)),
+            regions=boxes_as_regions(forced, forced_look, len(looks)),
             pool_regions=boxes_as_regions(shrink_boxes(boxes, config.looks.pooled_share)),
             look_index=looks,
             text_index=batch["text_index"],
@@ -155,14 +159,14 @@ class LanguageStep:
     def __call__(self, model: nn.Module, batch: dict[str, Any], *, num_items: Tensor | None) -> StepResult:
         """Loss and metrics of one micro-batch."""
         config = self.config
-        boxes, box_look = shares_of_pictures(batch), box_looks(batch)
-        given = shrink_boxes(boxes, config.looks.forced_share) * ~batch["own_choice"][box_look][:, None]
+        boxes, (given, given_look) = shares_of_pictures(batch), given_boxes(batch)
+        given = shrink_boxes(given, config.looks.forced_share)
         options = look_options(config.looks, unwrap(model).config.vision_config)
         output = model(
             **question_inputs(batch),
             labels=batch["labels"],
             high_res=options,
-            regions=boxes_as_regions(given, box_look, len(batch["look_index"])),
+            regions=boxes_as_regions(given, given_look, len(batch["look_index"])),
             num_items_in_batch=num_items,
             prompt_gradient=config.selection.prompt_gradient,
             packing=config.data.packing,

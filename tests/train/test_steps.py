@@ -26,6 +26,15 @@ def test_first_look_of_each_picture():
     assert box_losses.first_look_of_pictures(torch.tensor([1, 0, 0, 1, 2])).tolist() == [1, 0, 4]
 
 
+def test_distractors_are_the_next_looks_of_the_same_picture():
+    boxes, picture = torch.arange(5)[:, None].repeat(1, 4), torch.tensor([0, 1, 0, 0, 2])
+    for count, expected in ((0, [{0}, {1}, {2}, {3}, {4}]), (1, [{0, 2}, {1}, {2, 3}, {3, 0}, {4}])):
+        chosen, look = box_losses.with_distractors(boxes, picture, count)
+        assert [set(chosen[look == i, 0].tolist()) for i in range(5)] == expected
+        assert len(chosen) == sum(map(len, expected))
+    assert len(box_losses.with_distractors(boxes, picture, 9)[0]) == 3 * 3 + 1 + 1
+
+
 def test_selection_parts_agree_between_resolutions_on_whole_cells():
     scores = torch.rand(2, 4, 4, generator=torch.Generator().manual_seed(0))
     regions = box_losses.boxes_as_regions(torch.tensor([[0.0, 0.0, 0.5, 0.25], [0.25, 0.5, 0.5, 1.0]]))

@@ -85,7 +85,7 @@ class RegionCollator:
 
 
 class QuestionCollator:
-    """Batches of ``align``, ``sft`` and ``select``: one sequence per question, one picture each.
+    """Batches of ``align``, ``sft`` and ``select``: one sequence per look, one picture each.
 
     Labels are the assistant's words and the token that ends its turn; everything else is ignored.
     """
@@ -103,17 +103,19 @@ class QuestionCollator:
         self.prompt_end_ids = list(prompt_end_ids)
 
     def __call__(self, rows: Sequence[Questions]) -> dict[str, Any]:
-        """Batch of ``rows``."""
+        """Batch of ``rows``, which have equally many turns."""
         encoded = [
-            self._encode(question, answer)
+            self._encode(questions, answers)
             for row in rows
-            for question, answer in zip(row.questions, row.answers, strict=True)
+            for questions, answers in zip(row.questions, row.answers, strict=True)
         ]
         length = max(len(ids) for ids, _, _ in encoded)
         pad = self.processor.tokenizer.pad_token_id
         return {
             **_picture_tensors([row.picture for row in rows], [len(row.questions) for row in rows]),
-            "boxes": torch.cat([row.boxes for row in rows]),
+            "boxes": torch.cat([row.boxes[:, 0] for row in rows]),
+            "turn_boxes": torch.cat([row.boxes[:, 1:].flatten(0, 1) for row in rows]),
+            "turn_look": torch.arange(len(encoded)).repeat_interleave(rows[0].boxes.shape[1] - 1),
             "own_choice": torch.tensor([flag for row in rows for flag in row.own_choice]),
             "input_ids": _left_pad([ids for ids, _, _ in encoded], length, pad),
             "attention_mask": _left_pad([torch.ones_like(ids) for ids, _, _ in encoded], length, 0),
@@ -122,14 +124,18 @@ class QuestionCollator:
             "prompt_positions": torch.tensor([length - len(ids) + position for ids, _, position in encoded]),
         }
 
-    def _encode(self, question: str, answer: str) -> tuple[Tensor, Tensor, int]:
+    def _encode(self, questions: Sequence[str], answers: Sequence[str]) -> tuple[Tensor, Tensor, int]:
         """``input_ids`` and ``labels``, both ``(tokens,)``, and the position that guides the choice."""
-        user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
-        encoded = self.encoder([user, {"role": "assistant", "content": answer}])
-        (turn,) = encoded.turns
-        (position,) = encoded.prompt_positions(self.prompt_end_ids)
-        # What the template writes after the turn teaches nothing.
-        ids, labels = (torch.tensor(row[: turn.stop]) for row in (encoded.input_ids, encoded.labels))
+        messages: list[dict[str, Any]] = []
+        for question, answer in zip(questions, answers, strict=True):
+            picture = [] if messages else [{"type": "image"}]
+            messages.append({"role": "user", "content": [*picture, {"type": "text", "text": question}]})
+            messages.append({"role": "assistant", "content": answer})
+        encoded = self.encoder(messages)
+        position = encoded.prompt_positions(self.prompt_end_ids)[0]
+        # What the template writes after the last turn teaches nothing.
+        stop = encoded.turns[-1].stop
+        ids, labels = (torch.tensor(row[:stop]) for row in (encoded.input_ids, encoded.labels))
         return ids, labels, position
 
 

@@ -128,6 +128,10 @@ class DataConfig:
     """Regions (``ps3_pretrain``) or questions (other stages) that share the low-resolution pass of one
     picture."""
 
+    turns: int = 1
+    """Questions asked one after the other about each look, in one conversation; all their boxes are given.
+    Only the first one steers what else is looked at."""
+
     picture_repeats: int = 1
     """Times that a rendered picture is used, each time with other items: rendering costs more than a small
     model."""
@@ -150,6 +154,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         for name in (
             "items_per_picture",
+            "turns",
             "picture_repeats",
             "block_size",
             "max_length",

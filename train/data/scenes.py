@@ -58,12 +58,14 @@ class Questions:
 
     picture: Picture
     boxes: Tensor
-    """``(items, 4)`` long, xyxy in pixels; zeros where a question is about no single object."""
+    """``(looks, turns, 4)`` long, xyxy in pixels; zeros where a question is about no single object."""
 
-    questions: tuple[str, ...]
-    answers: tuple[str, ...]
+    questions: tuple[tuple[str, ...], ...]
+    """Per look, what is asked one after the other."""
+
+    answers: tuple[tuple[str, ...], ...]
     own_choice: tuple[bool, ...]
-    """Per question: whether the model chooses its patches without being given the box."""
+    """Per look: whether the model chooses its patches without being given the box of its first question."""
 
 
 class ScenePictures:
@@ -174,7 +176,7 @@ def swap_mark(item: scenes.SceneObject, count: int, rng: np.random.Generator) ->
 
 
 class QuestionDataset(_SceneDataset):
-    """Pictures with questions, each about one object or about the whole."""
+    """Pictures with looks, each with questions about one object or about the whole."""
 
     def __init__(
         self,
@@ -193,7 +195,7 @@ class QuestionDataset(_SceneDataset):
             rows: length.
             seed: of the sampled questions.
             ranks: see :class:`ScenePictures`.
-            own_choice: share of questions without given box.
+            own_choice: share of looks without given box.
             need_box: only questions about one object.
         """
         super().__init__(config, rows=rows, seed=seed, ranks=ranks)
@@ -206,17 +208,24 @@ class QuestionDataset(_SceneDataset):
         known = [q for q in scenes.questions(scene, rng) if q.object_index is not None or not self.need_box]
         near = [q for q in known if q.kind == "mark"]
         far = [q for q in known if q.kind != "mark"]
-        count = self.config.items_per_picture
-        num_far = min(int(rng.binomial(count, self.config.far_share)), len(far))
-        asked = [near[i] for i in rng.permutation(len(near))[: count - num_far]]
+        looks, turns = self.config.items_per_picture, self.config.turns
+        num_far = min(int(rng.binomial(looks * turns, self.config.far_share)), len(far))
+        order = rng.permutation(len(near))
+        asked = [near[order[i % len(near)]] for i in range(looks * turns - num_far)]
         asked += [far[i] for i in rng.permutation(len(far))[:num_far]]
+        talks = [
+            [asked[start + i] for i in rng.permutation(turns)] for start in range(0, looks * turns, turns)
+        ]
         no_box = torch.zeros(4, dtype=torch.long)
+        boxes = [
+            no_box if q.object_index is None else picture.boxes[q.object_index]
+            for talk in talks
+            for q in talk
+        ]
         return Questions(
             picture=picture,
-            boxes=torch.stack(
-                [no_box if q.object_index is None else picture.boxes[q.object_index] for q in asked]
-            ),
-            questions=tuple(q.text for q in asked),
-            answers=tuple(q.answer for q in asked),
-            own_choice=tuple(bool(x) for x in rng.random(len(asked)) < self.own_choice),
+            boxes=torch.stack(boxes).view(looks, turns, 4),
+            questions=tuple(tuple(q.text for q in talk) for talk in talks),
+            answers=tuple(tuple(q.answer for q in talk) for talk in talks),
+            own_choice=tuple(bool(x) for x in rng.random(looks) < self.own_choice),
         )

@@ -25,16 +25,20 @@ def rank_share(summed_over_global_count: Tensor, *, ranks: int) -> Tensor:
 
 
 def exact_match(logits: Tensor, labels: Tensor) -> Tensor:
-    """Share of sequences whose supervised tokens are all predicted, given the right tokens before them.
+    """Share of answers whose tokens are all predicted, given the right tokens before them.
 
     Args:
         logits: ``(M, vocabulary)`` at the supervised positions, row by row.
-        labels: ``(batch, tokens)``; rows without supervised token count as predicted.
+        labels: ``(batch, tokens)``; supervised positions without a gap are one answer. 1 without any.
     """
     with torch.no_grad():
         row, column = (labels[:, 1:] != IGNORE_INDEX).nonzero(as_tuple=True)
+        if not len(row):
+            return logits.new_ones(())
         wrong = logits.argmax(-1) != labels[row, column + 1].to(logits.device)
-        missed = torch.zeros(len(labels), device=logits.device).index_add_(
-            0, row.to(logits.device), wrong.float()
-        )
+        begins = torch.ones_like(row)
+        begins[1:] = ((row[1:] != row[:-1]) | (column[1:] != column[:-1] + 1)).long()
+        answer = begins.cumsum(0) - 1
+        missed = torch.zeros(int(answer[-1]) + 1, device=logits.device)
+        missed.index_add_(0, answer.to(logits.device), wrong.float())
         return (missed == 0).float().mean()

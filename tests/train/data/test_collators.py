@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from train.box_losses import given_boxes
 from train.data.collators import QuestionCollator, RegionCollator
 from train.data.scenes import Picture, Questions, Regions
 from vila_hd.constants import IGNORE_INDEX
@@ -30,9 +31,9 @@ def scene_processor(folder) -> VilaHDProcessor:
 
 
 def question_batch(processor: VilaHDProcessor, question: str, answer: str, prompt_end_ids=()):
-    box = torch.zeros(1, 4).long()
+    box = torch.zeros(1, 1, 4).long()
     return QuestionCollator(processor, prompt_end_ids)(
-        [Questions(picture(0), box, (question,), (answer,), (False,))]
+        [Questions(picture(0), box, ((question,),), ((answer,),), (False,))]
     )
 
 
@@ -64,10 +65,11 @@ def test_ids_are_those_of_the_processor(template, tmp_path):
 def test_question_batch_pads_on_the_left_and_shares_pictures():
     config = tiny_config()
     collate = QuestionCollator(tiny_processor(config), config.prompt_end_ids)
-    box = torch.tensor([[1, 2, 3, 4]])
+    box = torch.tensor([[[1, 2, 3, 4]]])
+    asked, answers = (("what?",), ("which one is it?",)), (("a",), ("bc",))
     rows = [
-        Questions(picture(7), box.repeat(2, 1), ("what?", "which one is it?"), ("a", "bc"), (False, True)),
-        Questions(picture(9), box, ("where?",), ("d",), (False,)),
+        Questions(picture(7), box.repeat(2, 1, 1), asked, answers, (False, True)),
+        Questions(picture(9), box, (("where?",),), (("d",),), (False,)),
     ]
     batch = collate(rows)
     assert batch["look_index"].tolist() == [0, 0, 1]
@@ -107,3 +109,27 @@ def test_captions_that_the_model_cannot_tell_apart_are_equal():
     row = Regions(picture(1), box.repeat(4, 1), captions, ((),) * 4, False)
     ids = RegionCollator(tokenizer)([row])["caption_ids"].tolist()
     assert ids[0] == ids[1] == ids[2] != ids[3]
+
+
+def test_turns_share_a_look_and_bring_their_boxes():
+    config = tiny_config()
+    collate = QuestionCollator(tiny_processor(config), config.prompt_end_ids)
+    boxes = torch.tensor([[[1, 2, 3, 4], [5, 6, 7, 8]], [[2, 2, 3, 3], [0, 0, 0, 0]]])
+    asked, answers = (("what?", "and that?"), ("which?", "how many?")), (("a", "b"), ("c", "d"))
+    batch = collate([Questions(picture(7), boxes, asked, answers, (True, False))])
+    single = question_batch(tiny_processor(config), "what?", "a", config.prompt_end_ids)
+    tokenizer = tiny_tokenizer()
+    words = [tokenizer.decode(row[row != IGNORE_INDEX]) for row in batch["labels"]]
+    assert words == ["a<|im_end|>b<|im_end|>", "c<|im_end|>d<|im_end|>"]
+    padding = int((batch["attention_mask"][0] == 0).sum())
+    assert int(batch["prompt_positions"][0]) - padding == int(single["prompt_positions"][0])
+    assert (batch["input_ids"][0] == tiny_processor(config).image_token_id).sum() == tiny_processor(
+        config
+    ).low_res_tokens
+    given, look = given_boxes(batch)
+    width, height = batch["picture_sizes"][0].tolist()
+    assert look.tolist() == [0, 1, 0, 1]
+    size = torch.tensor([width, height] * 2, dtype=torch.float64)
+    assert torch.equal(given[0], torch.zeros(4).double())  # the model's own choice
+    assert torch.allclose(given[1] * size, boxes[1, 0].double())
+    assert torch.allclose(given[2] * size, boxes[0, 1].double())

@@ -53,6 +53,15 @@ def test_question_row(own_choice):
     assert set(row.own_choice) == {bool(own_choice)}
 
 
+def test_turns_of_a_look_ask_about_different_signs():
+    config = DataConfig(size=(1280, 720), num_objects=4, items_per_picture=2, turns=3)
+    row = QuestionDataset(config, rows=1, seed=1)[0]
+    assert row.boxes.shape == (2, 3, 4)
+    assert [len(talk) for talk in row.questions] == [len(talk) for talk in row.answers] == [3, 3]
+    for boxes in row.boxes.tolist():
+        assert len({tuple(box) for box in boxes}) == 3
+
+
 def test_selection_rows_have_a_box_each():
     row = QuestionDataset(SMALL, rows=1, seed=1, need_box=True)[0]
-    assert (row.boxes[:, 2] > row.boxes[:, 0]).all()
+    assert (row.boxes[..., 2] > row.boxes[..., 0]).all()

@@ -21,7 +21,8 @@ def test_ranks_with_uneven_tokens_average_to_the_global_mean():
     assert float(sum(shares) / 2) == pytest.approx(float(F.cross_entropy(logits, labels)))
 
 
-def test_exact_match_needs_every_token_of_a_row():
-    labels = torch.tensor([[-100, 1, 2], [-100, -100, 3], [0, -100, -100]])
-    logits = torch.nn.functional.one_hot(torch.tensor([1, 4, 3]), 5).float()
+def test_exact_match_needs_every_token_of_an_answer():
+    labels = torch.tensor([[-100, 1, 2, -100, 4], [-100, -100, 3, -100, -100], [0, -100, -100, -100, -100]])
+    logits = torch.nn.functional.one_hot(torch.tensor([1, 4, 4, 3]), 5).float()
     assert float(language.exact_match(logits, labels)) == pytest.approx(2 / 3)
+    assert float(language.exact_match(logits[:0], labels[2:])) == 1.0
