@@ -13,12 +13,14 @@ STAMP := $(VENV)/.ready
 LMMS := .venv-lmms-eval
 NEED_PYTHON = test -n "$(PYTHON)" || { echo "error: no Python >= 3.11 found; install one or use 'make PYTHON=/path/to/python ...'"; exit 2; }
 
-.PHONY: help setup quickstart test test-slow fuzz test-lmms-eval check format nano clean
+.PHONY: help setup quickstart demo test test-slow test-browser fuzz test-lmms-eval check format nano clean
 
 help:
 	@echo "make quickstart  set up, then ask the bundled model about a 4K picture and show where it looked"
+	@echo "make demo        set up, then talk about 4K pictures in the browser"
 	@echo "make test        set up, then run the default tests (CPU, no network, no checkpoints)"
 	@echo "make test-slow   the end-to-end tests that the default leaves out"
+	@echo "make test-browser  the demo in a real Chromium, which is installed when it is missing (Debian, Ubuntu)"
 	@echo "make fuzz        damaged checkpoints and data, 8,100 cases: only one-line errors may come out"
 	@echo "make test-lmms-eval  run the real lmms-eval, in an environment of its own ($(LMMS))"
 	@echo "make check       format, lint, types, import contracts, wheel contents"
@@ -34,14 +36,22 @@ $(STAMP): setup.py constraints.txt
 	@$(NEED_PYTHON)
 	@echo "Setting up $(VENV) with $(PYTHON): once, a few minutes, mostly downloads (torch, transformers, deepspeed)."
 	@$(PYTHON) -m venv $(VENV) || { echo "error: '$(PYTHON) -m venv' failed; on Debian or Ubuntu: apt install python3-venv"; exit 2; }
-	$(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[train,eval,dev]"
+	$(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[train,eval,demo,dev]"
 	@touch $(STAMP)
 
 quickstart: setup
 	@$(VENV)/bin/vila-hd quickstart
 
+demo: setup
+	@$(PY) -m demo
+
 test: setup
 	$(PY) -m pytest
+
+test-browser: setup
+	@command -v chromium > /dev/null || apt-get install -y chromium || { echo "error: install Chromium first"; exit 2; }
+	$(PY) -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[browser]"
+	$(PY) -m pytest -m browser
 
 test-slow: setup
 	$(PY) -m pytest -m slow

@@ -16,6 +16,7 @@ from transformers.generation.streamers import BaseStreamer, TextStreamer
 from .configuration_vila_hd import VilaHDConfig
 from .errors import VilaHDError
 from .images import ImageSource, open_image
+from .kept_looks import KeptLooks
 from .modeling_vila_hd import VilaHDForConditionalGeneration
 from .options import HighResOptions
 from .processing_vila_hd import VilaHDProcessor
@@ -44,6 +45,9 @@ class History:
     low_res: LowRes | None = field(default=None, repr=False)
     """Their low-resolution pass, so that the next question does not repeat it."""
 
+    kept: KeptLooks | None = field(default=None, repr=False)
+    """The patches that the last answer looked at, so that the next question can add to them."""
+
 
 @dataclass(frozen=True, eq=False)
 class Answer:
@@ -71,6 +75,7 @@ def ask(
     high_res: HighResOptions | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
     history: History | None = None,
+    keep_looks: bool = False,
     generation_config: GenerationConfig | None = None,
 ) -> Answer:
     """Answer a question about pictures, greedily unless ``generation_config`` says otherwise.
@@ -85,13 +90,15 @@ def ask(
             or to all pictures of the conversation when there are no new ones.
         max_new_tokens: longest answer.
         history: of an earlier answer, to go on from there.
+        keep_looks: show the model also the patches of that answer; the budget is for others. For another look
+            at the same pictures, closer or elsewhere: only the new patches are encoded.
         generation_config: sampling, beams, penalties; as in transformers.
 
     Raises:
         VilaHDError: no question, an unreadable picture, an option that does not fit, or a prompt that is too
         long.
     """
-    turn = _Turn(model, processor, images, question, high_res, history)
+    turn = _Turn(model, processor, images, question, high_res, history, keep_looks=keep_looks)
     ids = turn.run(max_new_tokens, generation_config, None, None)
     return turn.answer(ids)
 
@@ -105,15 +112,18 @@ def stream(
     high_res: HighResOptions | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
     history: History | None = None,
+    keep_looks: bool = False,
     generation_config: GenerationConfig | None = None,
+    stop: threading.Event | None = None,
 ) -> Iterator[str | Answer]:
     """As ``ask``, but yields pieces of text as they are written, and the ``Answer`` at the end.
 
-    Leaving the iteration early stops the model after its current token.
+    Leaving the iteration early stops the model after its current token. Setting ``stop`` does so, too, and
+    the ``Answer`` with what was written until then still comes.
     """
-    turn = _Turn(model, processor, images, question, high_res, history)
+    turn = _Turn(model, processor, images, question, high_res, history, keep_looks=keep_looks)
     pieces: queue.SimpleQueue[str | Tensor | BaseException] = queue.SimpleQueue()
-    stop = threading.Event()
+    stop = stop or threading.Event()
 
     def work() -> None:
         try:
@@ -149,6 +159,8 @@ class _Turn:
         question: str,
         high_res: HighResOptions | None,
         history: History | None,
+        *,
+        keep_looks: bool,
     ) -> None:
         if not isinstance(question, str) or not question.strip():
             raise VilaHDError(f"question {question!r} is empty: ask something")
@@ -156,6 +168,12 @@ class _Turn:
             raise VilaHDError(f"images={type(images).__name__}: give a list of pictures, [] for none")
         self.model, self.processor = model, processor
         self.before = history or History()
+        if keep_looks and (images or not self.before.pictures):
+            raise VilaHDError(
+                f"keep_looks=True with {len(images)} new picture(s) and {len(self.before.pictures)} earlier "
+                "one(s): use it for questions about earlier pictures only"
+            )
+        self.kept = self.before.kept if keep_looks else None
         self.phases = Phases(model.device)
         with self.phases("read"):
             opened = [open_image(image) for image in images]
@@ -218,6 +236,7 @@ class _Turn:
             image_sizes=sizes,
             high_res=self.high_res,
             low_res=self._known_low_res(),
+            kept=self.kept,
             phases=self.phases,
         )
         used = int(self.prefill.attention_mask.sum())
@@ -251,6 +270,7 @@ class _Turn:
             pictures=self.pictures,
             pixel_values=self.pixel_values,
             low_res=None if self.prefill is None else self.prefill.low_res,
+            kept=None if self.prefill is None else self.prefill.kept,
         )
         return Answer(text=text, receipt=receipt, looks=looks, history=history)
 
@@ -271,6 +291,7 @@ class _Turn:
             original_size=self.pictures[picture].size,
             low_res_tokens=prefill.low_counts[picture],
             high_res_tokens=prefill.counts[picture],
+            kept_passes=0 if self.kept is None else self.kept.selection.num_passes,
         )
 
 
@@ -283,6 +304,7 @@ def make_look(
     original_size: tuple[int, int],
     low_res_tokens: int,
     high_res_tokens: int,
+    kept_passes: int = 0,
 ) -> Look:
     """What a model of ``config`` looked at in one picture.
 
@@ -295,6 +317,7 @@ def make_look(
         original_size: see there.
         low_res_tokens: see there.
         high_res_tokens: see there.
+        kept_passes: see there.
     """
     vision = config.vision_config
     maps = tuple(entry.to("cpu", torch.int16) for entry in pass_maps if entry.numel())
@@ -309,6 +332,7 @@ def make_look(
         low_res_tokens=low_res_tokens,
         high_res_tokens=high_res_tokens,
         resample=vision.resample,
+        kept_passes=kept_passes,
     )
 
 

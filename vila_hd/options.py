@@ -93,6 +93,10 @@ class HighResOptions:
     regions: tuple[tuple[Box, ...], ...] = ()
     """Boxes per picture, in pixels of the original picture; only with ``guided_by="regions"``."""
 
+    only_regions: bool = False
+    """Choose nothing outside of ``regions``; inside, the scores decide what comes first, and the budget ends
+    where the regions do."""
+
     per_scale: tuple[int, ...] | None = None
     """Patches of each high-resolution scale in one pass, low scale first; None: the checkpoint's own."""
 
@@ -124,6 +128,8 @@ class HighResOptions:
                 f"guided_by={self.guided_by!r} with {len(self.regions)} region list(s): give one list of "
                 "boxes per picture together with guided_by='regions'"
             )
+        if self.only_regions and not self.regions:
+            raise VilaHDError("only_regions=True without regions: give boxes with guided_by='regions'")
         for boxes in self.regions:
             for box in boxes:
                 if len(box) != 4 or not (box[0] < box[2] and box[1] < box[3]):

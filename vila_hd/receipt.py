@@ -49,6 +49,9 @@ class LookSummary:
     coverage: float
     """Share of the picture's area, 0 to 1, covered by the union of the chosen patches of all scales."""
 
+    kept: int = 0
+    """How many of the chosen patches were kept from the answer before; the others are new."""
+
     @property
     def num_chosen(self) -> int:
         """Patches chosen over all scales."""
@@ -72,6 +75,7 @@ class LookSummary:
             "low_res_tokens": self.low_res_tokens,
             "high_res_tokens": self.high_res_tokens,
             "coverage": self.coverage,
+            "kept_patches": self.kept,
         }
 
 
@@ -112,6 +116,9 @@ class Look:
 
     resample: Literal["bicubic", "antialias"] = "antialias"
     """How the tower resized the picture to its scales: the tower configuration's ``resample``."""
+
+    kept_passes: int = 0
+    """The first so many passes were kept from the answer before."""
 
     def __post_init__(self) -> None:
         if len(self.pass_maps) != len(self.scales):
@@ -166,6 +173,9 @@ class Look:
             low_res_tokens=self.low_res_tokens,
             high_res_tokens=self.high_res_tokens,
             coverage=self.coverage,
+            kept=sum(
+                int(((pass_map > 0) & (pass_map <= self.kept_passes)).sum()) for pass_map in self.pass_maps
+            ),
         )
 
 
@@ -293,7 +303,8 @@ def _describe_choice(look: LookSummary) -> str:
         for scale, (chosen, total) in zip(look.scales, look.chosen, strict=True)
     ]
     passes = "1 pass" if look.num_passes == 1 else f"{look.num_passes} passes"
-    return f"{', '.join(parts)}: {format_share(look.coverage)} of the picture, {passes}"
+    added = f", {look.num_chosen - look.kept:,} patches added to {look.kept:,} kept" if look.kept else ""
+    return f"{', '.join(parts)}: {format_share(look.coverage)} of the picture, {passes}{added}"
 
 
 def format_share(share: float) -> str:

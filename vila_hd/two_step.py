@@ -23,13 +23,14 @@ from transformers.utils import ModelOutput
 
 from .errors import VilaHDError
 from .fusion import Layout, Runs, count_shared, lay_out
+from .kept_looks import KeptLooks
 from .options import HighResOptions
 from .pruning.fastv import FastVCache
 from .pruning.looks import Seen, layers_of, prune_looks
 from .ps3.outputs import LowRes
 from .ps3.plans import PassPlan
 from .ps3.regions import Regions
-from .ps3.selection import PatchSelection
+from .ps3.selection import PatchSelection, join_choices
 
 if TYPE_CHECKING:
     from .modeling_vila_hd import VilaHDModel
@@ -82,6 +83,9 @@ class Prefill:
 
     low_counts: tuple[int, ...]
     """Low-resolution tokens per look that were not pruned."""
+
+    kept: KeptLooks | None
+    """The same patches, encoded; None for budget 0."""
 
     reused: int
     """Columns of the cache that both steps shared; 0: nothing was shared."""
@@ -178,6 +182,7 @@ class TwoStepGenerationMixin(GenerationMixin):
         prompt_positions: Tensor | None = None,
         low_res: LowRes | None = None,
         plans: Sequence[PassPlan] | None = None,
+        kept: KeptLooks | None = None,
         phases: Phases | None = None,
     ) -> Prefill:
         """Look, choose, look closer, and read the fused prompt up to its last position; see ``generate``.
@@ -193,6 +198,7 @@ class TwoStepGenerationMixin(GenerationMixin):
             prompt_positions: see there.
             low_res: see there.
             plans: per look, patches of every pass and scale, instead of the budget of ``high_res``.
+            kept: of an earlier prompt about the same pictures: its patches are kept, and others are added.
             phases: adds up the seconds of this call; None: a new one.
         """
         model: VilaHDModel = self.model
@@ -210,16 +216,19 @@ class TwoStepGenerationMixin(GenerationMixin):
                 raise VilaHDError("regions given twice: as HighResOptions(regions=...) and as regions=")
             regions = regions_from_options(options, image_sizes, look_index, len(pixel_values))
         phases = phases or Phases(device)
+        if not model.config.vision_config.patches_per_pass:
+            kept = None  # a tower that does not choose sees everything again
+        close = options.budget != 0 or kept is not None
         with phases("low_res"):
             layers = layers_of(model, options.pruning)
             # Pruning may need a block that an earlier answer did not.
             low = low_res if low_res is not None and low_res.layers[: len(layers)] == layers else None
-            low = low or self._look_at_low_res(pixel_values, layers, keep_cache=options.budget != 0)
+            low = low or self._look_at_low_res(pixel_values, layers, keep_cache=close)
             low_PND = model.projector.project_low_res(low.features[0])
             embeds_BTD = model.insert_low_res(embedding(input_ids), runs, look_index, low_PND)
         cache = DynamicCache(config=model.config.text_config)
         scores, selection, high, columns = None, None, None, 0
-        if options.budget != 0:
+        if close:
             prompt = None
             if model.wants_prompt(options):
                 with phases("language"):
@@ -232,10 +241,20 @@ class TwoStepGenerationMixin(GenerationMixin):
             with phases("choose"):
                 scores = tower.score(low, prompt, look_index=index, random=options.guided_by == "random")
                 selection = tower.select(
-                    low, scores, options=options, regions=regions, look_index=index, plans=plans
+                    low,
+                    scores,
+                    options=options,
+                    regions=regions,
+                    look_index=index,
+                    plans=plans,
+                    taken=None if kept is None else kept.selection,
                 )
             with phases("high_res"):
+                if kept is not None and kept.layers != layers:
+                    selection, kept = join_choices(kept.selection, selection), None
                 high = tower.encode_high_res(low, selection, layers=layers, look_index=index)
+                kept = KeptLooks(selection, high, layers) if kept is None else kept.add(selection, high)
+                selection, high = kept.selection, kept.high
         with phases("high_res"):
             high_ND, counts = model.project_high_res(
                 low_PND, high, selection, look_index if len(runs) else None
@@ -280,6 +299,7 @@ class TwoStepGenerationMixin(GenerationMixin):
             scores=scores,
             counts=counts,
             low_counts=low_counts,
+            kept=kept,
             reused=reused,
             phases=phases,
         )

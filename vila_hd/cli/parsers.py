@@ -59,7 +59,7 @@ def _ask(parser: Parser) -> None:
     parser.add_argument(
         "inputs", nargs="*", metavar="IMAGE... QUESTION", help="picture files, then the question"
     )
-    _add_model(parser)
+    add_model(parser)
     _add_look(parser)
     _add_answer(parser)
     output = parser.add_argument_group("output")
@@ -72,14 +72,14 @@ def _ask(parser: Parser) -> None:
 
 def _chat(parser: Parser) -> None:
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="pictures to start with")
-    _add_model(parser)
+    add_model(parser)
     _add_look(parser)
     _add_answer(parser)
     parser.add_argument("--quiet", action="store_true", help="print no receipts")
 
 
 def _quickstart(parser: Parser) -> None:
-    _add_model(parser)
+    add_model(parser)
     parser.add_argument(
         "--out", type=Path, default=Path("quickstart"), help="folder to write to (%(default)s)"
     )
@@ -143,7 +143,8 @@ _BUILDERS = {
 }
 
 
-def _add_model(parser: Parser) -> None:
+def add_model(parser: Parser) -> None:
+    """Which model, and how to load it: what ``models.load_for`` reads."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model", default=DEFAULT_MODEL, help="'nano' (bundled), a model folder, or a hub id (%(default)s)"

@@ -121,9 +121,10 @@ divider.addEventListener("keydown", (event) => {
 
 
 function resize() {
+  if (!picture) return;
   const atFit = picture && view.zoom <= fitZoom() * 1.001;
   width = stage.clientWidth;
-  height = Math.round(Math.min(Math.max(260, innerHeight * 0.74), Math.max(180, (width * picture.height) / picture.width)));
+  height = Math.round(Math.min(Math.max(260, roomHeight() * 0.74), Math.max(180, (width * picture.height) / picture.width)));
   stage.style.height = `${height}px`;
   const ratio = devicePixelRatio || 1;
   canvas.width = Math.round(width * ratio);
@@ -143,27 +144,24 @@ function openPicture(index) {
   resize();
   hush();
 }
-function start() {
-  $("lens").hidden = false;
-  if (data.pictures.length > 1) {
-    $("pictures").hidden = false;
-    data.pictures.forEach((one, index) => {
-      const button = make("button", "", $("pictures")), thumb = blank(224, 144);
-      button.type = "button";
-      button.setAttribute("aria-label", `Picture ${index + 1}`);
-      const image = $(`p${index}-original`), pen = thumb.getContext("2d");
-      const grow = Math.max(224 / image.naturalWidth, 144 / image.naturalHeight);
-      const w = image.naturalWidth * grow, h = image.naturalHeight * grow;
-      pen.drawImage(atSize(image, w), (224 - w) / 2, (144 - h) / 2, w, h);
-      button.append(thumb);
-      button.addEventListener("click", () => openPicture(index));
-    });
-  }
-  openPicture(0);
+function listPictures() {
+  const list = $("pictures");
+  list.hidden = data.pictures.length < 2;
+  list.replaceChildren();
+  if (list.hidden) return;
+  data.pictures.forEach((one, index) => {
+    const button = make("button", "", list), thumb = blank(224, 144);
+    button.type = "button";
+    button.setAttribute("aria-label", `Picture ${index + 1}`);
+    const image = $(`p${index}-original`), pen = thumb.getContext("2d");
+    const grow = Math.max(224 / image.naturalWidth, 144 / image.naturalHeight);
+    const w = image.naturalWidth * grow, h = image.naturalHeight * grow;
+    pen.drawImage(atSize(image, w), (224 - w) / 2, (144 - h) / 2, w, h);
+    button.append(thumb);
+    button.addEventListener("click", () => openPicture(index));
+  });
+}
+function watchSize() {
   new ResizeObserver(() => { if (stage.clientWidth !== width) resize(); }).observe(stage);
   addEventListener("resize", resize);
 }
-Promise.all([...document.images].map((image) => image.decode().catch(() => undefined))).then(() => {
-  document.documentElement.classList.add("js");
-  start();
-});

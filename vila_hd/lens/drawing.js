@@ -47,6 +47,7 @@ function draw() {
   if (show.dim && !show.heat) drawDim(inPicture);
   inPicture(context);
   drawPatches(w, h, zoom);
+  drawBoxes(zoom);
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   if (zoom > fitZoom() * 1.25) drawMap();
   if (cross) drawCross();
@@ -58,7 +59,7 @@ function drawSeen(w, h, zoom) {
   if (show.low) context.drawImage(picture.low, 0, 0, w, h);
   const pixels = w * zoom * (devicePixelRatio || 1);
   picture.scales.forEach((scale, index) => {
-    if (!show.views[index] || !scale.chosen) return;
+    if (!show.views[index] || !scale.chosen || !isLoaded(scale.source)) return;
     context.imageSmoothingEnabled = (zoom * w) / scale.source.naturalWidth < 3;
     context.drawImage(atSize(seenLayer(scale), pixels), 0, 0, w, h);
   });
@@ -140,6 +141,19 @@ function drawGrid(scale, w, h, zoom) {
   context.lineWidth = 0.75 / zoom;
   context.stroke();
   context.globalAlpha = 1;
+}
+
+// Boxes of the person, in picture pixels.
+function drawBoxes(zoom) {
+  for (const [x1, y1, x2, y2] of picture.boxes || []) {
+    for (const [color, line, dash] of [["#060a10", 4, []], ["#fff", 2, [7, 5]]]) {
+      context.strokeStyle = color;
+      context.lineWidth = line / zoom;
+      context.setLineDash(dash.map((length) => length / zoom));
+      context.strokeRect(x1, y1, x2 - x1, y2 - y1);
+    }
+  }
+  context.setLineDash([]);
 }
 
 function drawMap() {

@@ -22,7 +22,7 @@ function describe(found) {
 }
 
 function tell(sx, sy) {
-  const found = inspect(sx, sy), tip = $("tip");
+  const found = picture.plain ? null : inspect(sx, sy), tip = $("tip");
   tip.hidden = !found;
   $("status").textContent = found ? describe(found) : "";
   if (!found) return;
@@ -157,7 +157,7 @@ canvas.addEventListener("keydown", (event) => {
 canvas.addEventListener("blur", () => { cross = false; redraw(); });
 
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || !picture) return;
   const key = event.key.toLowerCase(), mode = ["looked", "saw", "scores", "original"][Number(key) - 1];
   if (mode) choose(mode);
   else if (key === "0") fit();

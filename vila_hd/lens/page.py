@@ -46,14 +46,14 @@ def render_page(
         picture, figure = _picture(image, look, index=index, share=share)
         pictures.append(picture)
         figures.append(figure)
-    script = _script()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     facts = "".join(
         f"<li><b>{html.escape(value)}</b> {html.escape(label)}</li>"
         for value, label in answer_tiles(looks, receipt)
     )
-    return _fill(
-        _asset("page.html"),
+    return _page(
+        ["page.css"],
+        ["start.js"],
+        pictures,
         {
             "title": html.escape(
                 f"{question.strip()} - Selection Lens" if question.strip() else "Selection Lens"
@@ -61,14 +61,47 @@ def render_page(
             "question": html.escape(question.strip() or "Where did it look?"),
             "answer": html.escape(answer.strip()),
             "facts": facts,
-            "receipt": "".join(_receipt_row(line) for line in receipt.lines()),
+            "receipt": "".join(receipt_row(line) for line in receipt.lines()),
             "figures": "\n".join(figures),
-            "style": _fill(_asset("page.css"), {"heat_gradient": _heat_gradient()}),
-            "script": script,
-            "script_hash": f"sha256-{digest}",
-            "data": _script_json({"pictures": pictures}),
+            "image_source": "data:",
         },
     )
+
+
+def render_viewer() -> str:
+    """The same page without a picture, to stand in another page, which tells it what to show.
+
+    Its parent tells it ``{"kind": "show", "theme": "dark" or "light", "pictures": [...]}``, with pictures of
+    ``picture_data`` or ``plain_picture_data``, to which the addresses of their images are added as ``"urls":
+    {"original": ..., "low": ..., "heat": ...}`` and as each scale's ``image``; with ``"fixed": true`` no part
+    of them can be marked. It tells its parent ``{"kind": "ready"}``, ``{"kind": "height", "height": N}``,
+    and when a person marks a part ``{"kind": "box", "picture": 0, "box": [x1, y1, x2, y2]}`` in pixels.
+    """
+    words = dict.fromkeys(("question", "answer", "facts", "receipt", "figures"), "")
+    return _page(
+        ["page.css", "viewer.css"],
+        ["viewer.js"],
+        [],
+        {**words, "title": "Selection Lens", "image_source": "'self'"},
+    )
+
+
+def _page(
+    styles: Sequence[str],
+    scripts: Sequence[str],
+    pictures: Sequence[Mapping[str, Any]],
+    words: Mapping[str, str],
+) -> str:
+    """The page from its parts; ``words`` are HTML."""
+    script = _script(scripts)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    parts = {
+        "style": "\n".join(_fill(_asset(name), {"heat_gradient": _heat_gradient()}) for name in styles),
+        "script": script,
+        "script_hash": f"sha256-{digest}",
+        "data": _script_json({"pictures": pictures}),
+    }
+    return _fill(_asset("page.html"), {**words, **parts})
 
 
 def _picture(image: Image.Image, look: Look, *, index: int, share: float) -> tuple[dict[str, Any], str]:
@@ -76,34 +109,50 @@ def _picture(image: Image.Image, look: Look, *, index: int, share: float) -> tup
     view = _capped(look.original_size)
     shown = image if image.size == view else image.resize(view, Image.Resampling.BICUBIC)
     processed = processed_view(image, look)
-    low_res = low_res_view(processed, look)
     name = f"p{index}"
     figures = [
         _figure(f"{name}-original", _jpeg_url(shown, int(ORIGINAL_BYTES * share)), "The picture"),
-        _figure(f"{name}-low", _png_url(low_res), f"The low-res view: {look.low_scale} px square"),
+        _figure(
+            f"{name}-low",
+            _png_url(low_res_view(processed, look)),
+            f"The low-res view: {look.low_scale} px square",
+        ),
         _figure(f"{name}-heat", _png_url(heat_picture(look)), "The scores"),
     ]
-    scales = []
+    layers: list[str | None] = []
     for scale_index, scale in enumerate(look.scales):
-        chosen = look.chosen(scale_index).numpy()
-        element = None
         # The finest scale is often the picture itself: then the page needs it only once.
-        if chosen.any() and not (scale_size(look, scale_index) == processed.size == image.size == view):
-            element = f"{name}-scale{scale_index}"
-            layer = _layer(processed, low_res, look, scale_index)
-            limit = int(LAYER_BYTES * share / len(look.scales))
-            figures.append(_figure(element, _jpeg_url(layer, limit), f"What it saw at {scale:,} px"))
-        rows, columns = chosen.shape
-        shades = ["#{:02x}{:02x}{:02x}".format(*shade) for shade in pass_colors(look, scale_index)]
-        passes = np.minimum(look.pass_maps[scale_index].numpy(), 255).astype(np.uint8)
+        if not has_layer(look, scale_index, view):
+            layers.append(None)
+            continue
+        layers.append(f"{name}-scale{scale_index}")
+        limit = int(LAYER_BYTES * share / len(look.scales))
+        url = _jpeg_url(seen_layer(processed, look, scale_index), limit)
+        figures.append(_figure(f"{name}-scale{scale_index}", url, f"What it saw at {scale:,} px"))
+    return picture_data(look, layers), "\n".join(figures)
+
+
+def picture_data(look: Look, layers: Sequence[str | None]) -> dict[str, Any]:
+    """One picture for the script.
+
+    Args:
+        look: what was looked at in it.
+        layers: per scale the element that shows what it saw; None: the picture itself does, or nothing was
+            chosen.
+    """
+    scales = []
+    for index, (scale, element) in enumerate(zip(look.scales, layers, strict=True)):
+        chosen = look.chosen(index).numpy()
+        shades = ["#{:02x}{:02x}{:02x}".format(*shade) for shade in pass_colors(look, index)]
+        passes = np.minimum(look.pass_maps[index].numpy(), 255).astype(np.uint8)
         scales.append(
             {
                 "scale": scale,
-                "rows": rows,
-                "columns": columns,
+                "rows": chosen.shape[0],
+                "columns": chosen.shape[1],
                 "chosen": int(chosen.sum()),
                 "total": int(chosen.size),
-                "share": format_share(covered_share([look.chosen(scale_index)])),
+                "share": format_share(covered_share([look.chosen(index)])),
                 "color": shades[1],
                 "shades": shades,
                 "passes": base64.b64encode(passes.tobytes()).decode(),
@@ -111,7 +160,7 @@ def _picture(image: Image.Image, look: Look, *, index: int, share: float) -> tup
             }
         )
     scores = np.nan_to_num(look.scores.double().numpy())
-    picture = {
+    return {
         "width": look.original_size[0],
         "height": look.original_size[1],
         "lowScale": look.low_scale,
@@ -123,10 +172,29 @@ def _picture(image: Image.Image, look: Look, *, index: int, share: float) -> tup
         "scores": [round(float(score), 4) for score in scores.ravel()],
         "scales": scales,
     }
-    return picture, "\n".join(figures)
 
 
-def _layer(processed: Image.Image, low_res: Image.Image, look: Look, scale_index: int) -> Image.Image:
+def plain_picture_data(width: int, height: int) -> dict[str, Any]:
+    """A picture for the script that nothing was asked about yet; its size in pixels."""
+    return {
+        **{"width": width, "height": height, "plain": True, "lowScale": 0, "lowTokens": 0, "passes": 0},
+        **{"scoreRows": 1, "scoreColumns": 1, "scoreRange": [0, 0], "scores": [0], "scales": []},
+    }
+
+
+def has_layer(look: Look, scale_index: int, shown: Size) -> bool:
+    """Whether a scale needs a picture of its own: something was chosen, and it is not just the original.
+
+    Args:
+        look: what was looked at.
+        scale_index: the high scale.
+        shown: (width, height) in pixels in which the original is shown.
+    """
+    same = scale_size(look, scale_index) == look.processed_size == look.original_size == shown
+    return bool(look.chosen(scale_index).any()) and not same
+
+
+def seen_layer(processed: Image.Image, look: Look, scale_index: int) -> Image.Image:
     """What one scale saw, in its own resolution, with the low-res view where it is not shown anyway.
 
     The blur costs few bytes. One more patch is kept all around, so that JPEG blocks do not mix both.
@@ -134,7 +202,7 @@ def _layer(processed: Image.Image, low_res: Image.Image, look: Look, scale_index
     size = scale_size(look, scale_index)
     chosen = look.chosen(scale_index).numpy()
     grown = Image.fromarray(chosen.astype(np.uint8) * 255).filter(ImageFilter.MaxFilter(3))
-    layer = low_res.resize(size, Image.Resampling.BILINEAR)
+    layer = low_res_view(processed, look).resize(size, Image.Resampling.BILINEAR)
     layer.paste(scale_view(processed, look, scale_index), mask=mask_image(np.asarray(grown) > 0, size))
     return layer
 
@@ -174,7 +242,7 @@ def _figure(element: str, url: str, caption: str) -> str:
     )
 
 
-def _receipt_row(line: str) -> str:
+def receipt_row(line: str) -> str:
     """One line of a receipt as a table row."""
     name, text = line.split("  ", 1)
     return f"<tr><th>{html.escape(name)}</th><td>{html.escape(text.strip())}</td></tr>"
@@ -197,9 +265,11 @@ def _fill(template: str, parts: Mapping[str, str]) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
 
 
-def _script() -> str:
+def _script(last: Sequence[str]) -> str:
     """The page's script: one function, so that its names stay its own."""
-    body = "\n".join(_asset(name) for name in ("pictures.js", "drawing.js", "moving.js", "controls.js"))
+    body = "\n".join(
+        _asset(name) for name in ("pictures.js", "drawing.js", "moving.js", "controls.js", *last)
+    )
     return f'(() => {{\n"use strict";\n{body}}})();\n'
 
 

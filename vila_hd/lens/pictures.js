@@ -109,6 +109,17 @@ function seenLayer(scale) {
   return scale.seen;
 }
 
+// Pictures of the viewer come over the network, and only when they are needed.
+function isLoaded(image) {
+  if (image.naturalWidth) return true;
+  if (image.dataset.src) {
+    image.addEventListener("load", redraw);
+    image.src = image.dataset.src;
+    delete image.dataset.src;
+  }
+  return false;
+}
+
 function scoreAt(one, u, v) {
   const row = Math.min(one.scoreRows - 1, Math.floor(v * one.scoreRows));
   const column = Math.min(one.scoreColumns - 1, Math.floor(u * one.scoreColumns));

@@ -25,6 +25,7 @@ from .selection import (
     Grids,
     PatchSelection,
     choose_patches,
+    free_patches,
     group_looks,
     random_scores,
     score_maps,
@@ -175,14 +176,26 @@ class PS3VisionEncoder(VisionEncoder):
         regions: Regions | None = None,
         look_index: Tensor | None = None,
         plans: Sequence[PassPlan] | None = None,
+        taken: PatchSelection | None = None,
     ) -> PatchSelection:
         """Choose patches; see ``VisionTowerModel.select``."""
         grids = self._look_grids(low, look_index, len(scores))
         if regions is not None and len(regions) != len(scores):
             raise VilaHDError(f"{len(regions)} regions for {len(scores)} looks: give one entry per look")
+        allowed = None
+        if taken is not None or (options.only_regions and regions is not None):
+            allowed = free_patches(grids, regions if options.only_regions else None, taken)
         if plans is None:
-            plans = self.plan(grids, options)
-        return choose_patches(scores.detach(), grids, plans, regions=regions, smooth=options.smooth)
+            sizes = None if allowed is None else [tuple(int(mask.sum()) for mask in look) for look in allowed]
+            plans = self.plan(grids, options, sizes=sizes)
+        return choose_patches(
+            scores.detach(),
+            grids,
+            plans,
+            regions=None if options.only_regions else regions,
+            smooth=options.smooth,
+            allowed=allowed,
+        )
 
     def _look_grids(self, low: LowRes, look_index: Tensor | None, looks: int) -> list[Grids]:
         if look_index is None and looks == len(low.grids):
@@ -190,8 +203,20 @@ class PS3VisionEncoder(VisionEncoder):
         index = check_looks(look_index, looks, len(low.grids), torch.device("cpu"))
         return list(low.grids) if index is None else [low.grids[i] for i in index.tolist()]
 
-    def plan(self, grids: Sequence[Grids], options: HighResOptions) -> list[PassPlan]:
-        """Return how many patches each pass takes from each scale, per look."""
+    def plan(
+        self,
+        grids: Sequence[Grids],
+        options: HighResOptions,
+        *,
+        sizes: Sequence[tuple[int, ...]] | None = None,
+    ) -> list[PassPlan]:
+        """Return how many patches each pass takes from each scale, per look.
+
+        Args:
+            grids: one entry per look.
+            options: budget, split and scales.
+            sizes: per look, patches of each scale that may be taken; None: all.
+        """
         config = self.config
         scales = config.high_scales
         if options.per_scale is not None and len(options.per_scale) != len(scales):
@@ -201,17 +226,19 @@ class PS3VisionEncoder(VisionEncoder):
         if options.max_scale is not None and options.max_scale not in scales:
             raise VilaHDError(f"max_scale={options.max_scale}: use one of {', '.join(map(str, scales))}")
         count = None if options.max_scale is None else scales.index(options.max_scale) + 1
+        if sizes is None:
+            sizes = [tuple(rows * columns for rows, columns in entry) for entry in grids]
         plans = {
             entry: plan_passes(
-                [rows * columns for rows, columns in entry],
+                entry,
                 options.per_scale or config.patches_per_pass,
                 budget=options.budget,
                 num_scales=count,
                 rounding=config.rounding,
             )
-            for entry in set(grids)
+            for entry in set(sizes)
         }
-        return [plans[entry] for entry in grids]
+        return [plans[entry] for entry in sizes]
 
     # ---------------------------------------------------------------- high resolution
 

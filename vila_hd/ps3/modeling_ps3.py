@@ -175,6 +175,7 @@ class VisionTowerModel(PS3PreTrainedModel):
         regions: Regions | None = None,
         look_index: Tensor | None = None,
         plans: Sequence[PassPlan] | None = None,
+        taken: PatchSelection | None = None,
     ) -> PatchSelection:
         """Choose the patches to encode. Never differentiable.
 
@@ -186,12 +187,13 @@ class VisionTowerModel(PS3PreTrainedModel):
             regions: one entry per look; patches in them come first.
             look_index: ``(L,)`` the picture of every look; None: look i shows picture i.
             plans: per look, patches of every pass and scale; None: from ``options``.
+            taken: patches of earlier choices, which are not chosen again.
 
         Raises:
             VilaHDError: an option does not fit this tower, counts differ, or a score is not finite.
         """
         return self.vision_model.select(
-            low, scores, options=options, regions=regions, look_index=look_index, plans=plans
+            low, scores, options=options, regions=regions, look_index=look_index, plans=plans, taken=taken
         )
 
     def encode_high_res(

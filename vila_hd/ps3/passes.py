@@ -58,5 +58,5 @@ def pass_batches(selection: PatchSelection, picture: Tensor) -> list[tuple[Tenso
 def to_looks(flat: Tensor, mask: Tensor) -> Tensor:
     """Return ``(L, K, D)`` from ``(M, D)``, zeros where ``mask`` is False."""
     if flat.shape[0] == mask.numel():
-        return flat.view(*mask.shape, -1)
+        return flat.view(*mask.shape, flat.shape[-1])
     return flat.new_zeros(*mask.shape, flat.shape[-1]).masked_scatter(mask[:, :, None], flat)

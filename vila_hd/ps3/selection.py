@@ -90,6 +90,7 @@ def choose_patches(
     *,
     regions: Regions | None = None,
     smooth: bool = False,
+    allowed: Sequence[Sequence[Tensor]] | None = None,
 ) -> "PatchSelection":
     """Take the best-scored patches of every scale, pass by pass, never a patch twice.
 
@@ -99,6 +100,7 @@ def choose_patches(
         plans: one entry per look: how many patches each pass takes from each scale.
         regions: patches in them come first.
         smooth: see ``score_maps``.
+        allowed: per look and scale ``(r, c)`` bool: nothing is taken where it is False; None: all may be.
 
     Raises:
         VilaHDError: a score is not a number, or a plan takes more patches than a scale has.
@@ -108,6 +110,15 @@ def choose_patches(
             "the selection scores contain NaN or infinity: check the weights and the picture's values"
         )
     maps = score_maps(scores, grids, regions=regions, smooth=smooth)
+    if allowed is not None:
+        # Plans leave these out by their numbers; this leaves them out by their place.
+        maps = [
+            [
+                entry.masked_fill(~mask.to(entry.device), float("-inf"))
+                for entry, mask in zip(*look, strict=True)
+            ]
+            for look in zip(maps, allowed, strict=True)
+        ]
     numbers = []
     for i in range(len(grids[0])):
         size = max(entry[i].numel() for entry in maps)
@@ -120,6 +131,42 @@ def choose_patches(
                 raise VilaHDError(f"{ends[look][-1]} patches wanted of a scale with {entry[i].numel()}")
         numbers.append(number_by_rank(torch.stack(values), ends))
     return PatchSelection.from_pass_numbers(numbers, grids)
+
+
+def free_patches(
+    grids: Sequence[Grids], regions: Regions | None, taken: "PatchSelection | None"
+) -> list[list[Tensor]]:
+    """Return, per look and scale, ``(r, c)`` bool: patches that lie in ``regions`` and are not ``taken``.
+
+    Args:
+        grids: one entry per look.
+        regions: one entry per look; None: the whole picture.
+        taken: an earlier choice of the same looks; None: nothing was chosen yet.
+    """
+    if taken is not None and tuple(taken.grids) != tuple(grids):
+        raise VilaHDError(f"an earlier choice on grids {list(taken.grids)} for looks on grids {list(grids)}")
+    free: list[list[Tensor]] = []
+    earlier = None if taken is None else taken.maps()
+    for look, shared in enumerate(grids):
+        if regions is None:
+            masks = [torch.ones(grid, dtype=torch.bool) for grid in shared]
+        else:
+            masks = [mask[0].cpu() for mask in regions.subset([look]).on_scales(shared)]
+        if earlier is not None:
+            masks = [mask & ~old.cpu() for mask, old in zip(masks, earlier[look], strict=True)]
+        free.append(masks)
+    return free
+
+
+def join_choices(first: "PatchSelection", second: "PatchSelection") -> "PatchSelection":
+    """Return both choices of the same looks as one; the passes of ``second`` come after ``first``'s."""
+    shift = first.num_passes
+    return PatchSelection.from_maps(
+        [
+            [torch.where(new > 0, new + shift, old) for old, new in zip(*look, strict=True)]
+            for look in zip(first.pass_maps(), second.pass_maps(), strict=True)
+        ]
+    )
 
 
 def number_by_rank(values: Tensor, ends: Sequence[tuple[int, ...]]) -> Tensor:
@@ -244,6 +291,11 @@ class PatchSelection(ModelOutput):
         """Return ``(L, scales)`` long: patches chosen per scale."""
         scale = self.places()[0]
         return torch.stack([((scale == i) & self.mask).sum(1) for i in range(len(self.grids[0]))], dim=1)
+
+    @property
+    def num_passes(self) -> int:
+        """The highest pass number in use; 0 when nothing was chosen."""
+        return int(self.passes.max()) if self.passes.numel() else 0
 
     def pass_maps(self) -> list[list[Tensor]]:
         """Return, per look and scale, ``(r, c)`` long: the pass that chose each patch, 0 for none."""

@@ -78,6 +78,7 @@ class VisionEncoder(nn.Module, ABC):
         regions: Regions | None = None,
         look_index: Tensor | None = None,
         plans: Sequence[PassPlan] | None = None,
+        taken: PatchSelection | None = None,
     ) -> PatchSelection:
         """See ``VisionTowerModel.select``."""
 

@@ -120,6 +120,7 @@ class LowResEncoder(VisionEncoder):
         regions: Regions | None = None,
         look_index: Tensor | None = None,
         plans: Sequence[PassPlan] | None = None,
+        taken: PatchSelection | None = None,
     ) -> PatchSelection:
         """Nothing is seen beyond the first view."""
         raise VilaHDError(f"{self.config.model_type} sees nothing beyond its first view: use budget=0")
@@ -194,6 +195,7 @@ class AnyResEncoder(LowResEncoder):
         regions: Regions | None = None,
         look_index: Tensor | None = None,
         plans: Sequence[PassPlan] | None = None,
+        taken: PatchSelection | None = None,
     ) -> PatchSelection:
         """Every patch of every tile."""
         pictures = range(len(low.grids)) if look_index is None else look_index.tolist()
