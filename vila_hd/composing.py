@@ -19,7 +19,7 @@ from transformers import (
 from .configuration_vila_hd import VilaHDConfig, join_configs
 from .constants import IMAGE_TOKEN
 from .errors import VilaHDError
-from .loading import load
+from .loading import BUNDLED, load
 from .modeling_vila_hd import VilaHDForConditionalGeneration
 from .options import Guide
 from .processing_vila_hd import VilaHDProcessor, add_pictures_to_template
@@ -52,8 +52,9 @@ def compose(
     """A model with a fresh projector and prompt head, to be trained, and its processor; on the CPU.
 
     Args:
-        tower: folder or hub id of a PS3 or SigLIP tower or of a VILA-HD model, or a PS3 tower. A SigLIP tower
-            gets fresh selection modules; its GELU becomes the exact one, as in the published PS3 towers.
+        tower: folder or hub id of a PS3 or SigLIP tower or a VILA-HD model (also ``nano``), or a PS3 tower.
+            A SigLIP tower gets fresh selection modules; its GELU becomes the exact one, as in the published
+            PS3 towers.
         encoder: how to see with it. Encoders other than PS3 use its trunk alone and choose no patches, so
             ``prompt_head``, ``high_res_position``, ``default_budget`` and ``default_guide`` mean nothing.
         llm: folder or hub id of a causal language model, or the model itself (which is used, not copied).
@@ -134,6 +135,8 @@ def _assemble(
 
 
 def _load_tower(source: str, scales: Sequence[int] | None) -> PS3VisionModel:
+    if source == "nano":
+        source = str(BUNDLED)
     config = _read_config(source, "tower")
     if config.model_type in ("ps3", "ps3_vision_model"):
         if scales is not None:
