@@ -117,7 +117,10 @@ def _add_looks(parser: argparse.ArgumentParser, *names: str, budgets: list[str])
         help=f"patches per picture, 'auto' or 'all' (default: {' '.join(budgets)})",
     )
     parser.add_argument(
-        "--guided-by", nargs="+", default=["prompt"], help="prompt, saliency, random (default: prompt)"
+        "--guided-by",
+        nargs="+",
+        metavar="GUIDE",
+        help="prompt, saliency, random (default: what the model answers by)",
     )
     parser.add_argument(
         "--per-scale",
@@ -199,7 +202,10 @@ def _add_scenes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         help="patches per picture, 'auto' or 'all'",
     )
     scenes.add_argument(
-        "--guided-by", nargs="+", default=["prompt", "saliency", "random"], help="prompt, saliency, random"
+        "--guided-by",
+        nargs="+",
+        metavar="GUIDE",
+        help="prompt, saliency, random (default: all of them, if the model can be guided by the question)",
     )
     _add_pruning(scenes)
     _add_work_options(scenes)
@@ -247,11 +253,12 @@ def _eval_run(args: argparse.Namespace, team: "Team") -> "EvalRun":
     from .predict import Work
     from .runner import EvalRun
 
+    spec = _model_spec(args, team)
     return EvalRun(
-        spec=_model_spec(args, team),
+        spec=spec,
         tasks=tuple(name.strip() for name in args.tasks.split(",") if name.strip()),
         out=args.out or Path("runs/eval") / Path(args.model.rstrip("/")).name.replace(":", "-"),
-        conditions=cross(args.budget, args.guided_by, args.per_scale, args.prune),
+        conditions=cross(args.budget, args.guided_by or [spec.default_guide()], args.per_scale, args.prune),
         limit=args.limit,
         data=args.data,
         work=Work(batch_size=args.batch_size, processes=args.processes, threads=args.threads),
@@ -332,9 +339,10 @@ def _speed_train(args: argparse.Namespace, command: str) -> Report:
 
 def _scenes(args: argparse.Namespace, command: str) -> Report | None:
     from .benchmarks.scenes import SceneBenchmark
-    from .conditions import cross
+    from .conditions import GUIDES, cross
     from .predict import Work
     from .scenes import ScenesRun, run_scenes
+    from .subjects import ModelSpec
     from .team import join_team
 
     benchmark = SceneBenchmark(
@@ -343,10 +351,12 @@ def _scenes(args: argparse.Namespace, command: str) -> Report | None:
         split=args.split,
         tiers=tuple(args.tier),
     )
+    guide = ModelSpec(name=args.model).default_guide()
+    guides = args.guided_by or (GUIDES if guide == "prompt" else [guide])
     run = ScenesRun(
         model=args.model,
         benchmark=benchmark,
-        conditions=cross(args.budget, args.guided_by, prunings=args.prune),
+        conditions=cross(args.budget, guides, prunings=args.prune),
         out=args.out or Path("runs/eval/scenes") / Path(args.model).name,
         dtype=args.dtype,
         work=Work(batch_size=args.batch_size, processes=args.processes, threads=args.threads),

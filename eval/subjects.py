@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from vila_hd.checkpoint_files import read_json
 from vila_hd.errors import VilaHDError
+from vila_hd.options import Guide
 
 from .conditions import Condition
 from .registry import Benchmark, Example
@@ -58,6 +60,16 @@ class ModelSpec:
 
         found = fingerprint(self.name)
         return found if self.revision is None or found != self.name else f"{found}@{self.revision}"
+
+    def default_guide(self) -> Guide:
+        """What steers the model's looks when nobody says: as its folder says, else the question."""
+        from vila_hd.loading import BUNDLED
+
+        config = (BUNDLED if self.name == "nano" else Path(self.name).expanduser()) / "config.json"
+        if not self.is_ours or not config.is_file():
+            return "prompt"
+        guide: Guide = read_json(config).get("default_guide", "prompt")
+        return guide
 
     def settings(self) -> dict[str, str | int | None]:
         """What an answer depends on."""

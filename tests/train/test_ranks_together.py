@@ -13,6 +13,7 @@ from train.distributed import rank
 from train.engine import engine_config, prepare_process, whole_models
 from vila_hd.options import HighResOptions
 from vila_hd.testing import tiny_config, tiny_model
+from vila_hd.towers.choice import PS3, EncoderChoice
 from vila_hd.towers.modeling_towers import TOWERS
 
 CONFIGS = Path(__file__).parents[2] / "configs/deepspeed"
@@ -49,7 +50,9 @@ def make_batch(kind: str, config: Any) -> dict[str, Any]:
     return batch
 
 
-def take_steps(zero: int, pairs: list[tuple[str, str]], trainable: tuple[str, ...]) -> dict[str, Tensor]:
+def take_steps(
+    zero: int, pairs: list[tuple[str, str]], trainable: tuple[str, ...], encoder: EncoderChoice = PS3
+) -> dict[str, Tensor]:
     """The weights after one step per pair; rank r gets the batch of the pair's entry r."""
     import deepspeed
 
@@ -59,7 +62,8 @@ def take_steps(zero: int, pairs: list[tuple[str, str]], trainable: tuple[str, ..
 
     prepare_process()
     deepspeed.init_distributed(dist_backend="gloo")
-    config = tiny_config(vision={"max_select_num": 12})
+    config = tiny_config(vision={"max_select_num": 12}, encoder=encoder)
+    look = HighResOptions(budget=24) if encoder.kind == "ps3" else None
     with whole_models():
         model = tiny_model(config).train()
     freeze_all_but(model, trainable)
@@ -76,7 +80,7 @@ def take_steps(zero: int, pairs: list[tuple[str, str]], trainable: tuple[str, ..
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
     for pair in pairs:
         batch = make_batch(pair[rank()], config)
-        output = engine(**batch, high_res=HighResOptions(budget=24), num_items_in_batch=20)
+        output = engine(**batch, high_res=look, num_items_in_batch=20)
         loss = output.loss
         if output.scores is not None and output.scores.requires_grad:
             loss = loss + output.scores.float().mean()
@@ -87,12 +91,14 @@ def take_steps(zero: int, pairs: list[tuple[str, str]], trainable: tuple[str, ..
     return {name: value.detach().clone() for name, value in engine.module.state_dict().items()}
 
 
-def check_same(run_ranks, values_of, zero, pairs, trainable=("vision", "selector", "projector", "llm")):
+def check_same(
+    run_ranks, values_of, zero, pairs, trainable=("vision", "selector", "projector", "llm"), encoder=PS3
+):
     """ZeRO stage ``zero`` ends with the weights of stage 0, which sums up gradients one parameter at a
     time."""
-    plain = values_of(run_ranks(take_steps, 0, pairs, trainable, timeout=300))
-    cut = values_of(run_ranks(take_steps, zero, pairs, trainable, timeout=300))
-    start = tiny_model(tiny_config(vision={"max_select_num": 12})).state_dict()
+    plain = values_of(run_ranks(take_steps, 0, pairs, trainable, encoder, timeout=300))
+    cut = values_of(run_ranks(take_steps, zero, pairs, trainable, encoder, timeout=300))
+    start = tiny_model(tiny_config(vision={"max_select_num": 12}, encoder=encoder)).state_dict()
     assert cut[0].keys() == start.keys()
     changed = 0
     for name, expected in plain[0].items():
@@ -125,6 +131,22 @@ def test_text_on_one_rank_beside_frozen_components(zero, trainable, run_ranks, v
 @pytest.mark.parametrize("zero", [2, 3])
 def test_every_mix(zero, trainable, run_ranks, values_of):
     check_same(run_ranks, values_of, zero, list(itertools.product(KINDS, KINDS)), trainable)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        EncoderChoice(kind="low_res"),
+        EncoderChoice(kind="anyres", max_tiles=4),
+        EncoderChoice(kind="s2", scales=(32, 64)),
+    ],
+    ids=lambda encoder: encoder.kind,
+)
+def test_towers_that_see_whole_pictures(encoder, run_ranks, values_of):
+    # Ranks with no picture, with one that needs no tiles, and with several that need different numbers.
+    pairs = [("text", "many"), ("looks", "text"), ("image", "many")]
+    check_same(run_ranks, values_of, 3, pairs, ("vision", "projector", "llm"), encoder)
 
 
 @pytest.mark.parametrize("file", ["zero3.json", "zero3_offload.json"])
