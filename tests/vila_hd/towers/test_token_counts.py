@@ -11,10 +11,10 @@ TRUNK = {"model_name": "vit_so400m_patch14_siglip_384", "num_hidden_layers": 27,
 SCALES = {"1.5K": [378, 756, 1512], "4K": [378, 756, 1512, 3780]}
 
 
-def count(encoder=None, *, scales="1.5K", size=(4000, 4000), budget="auto"):
+def count(encoder=None, *, scales="1.5K", size=(4000, 4000), **options):
     vision = PS3VisionConfig(**TRUNK, ps3_scales=SCALES[scales], max_select_num=2560)
     processor = tiny_processor(tiny_config(vision_config=vision, encoder=encoder or EncoderChoice()))
-    (found,) = processor.count_image_tokens([size], HighResOptions(budget=budget))
+    (found,) = processor.count_image_tokens([size], HighResOptions(**options))
     return found.low_res, found.high_res
 
 
@@ -49,16 +49,17 @@ def test_s2_with_both_output_sizes(scales, output_scale, tokens):
 
 
 @pytest.mark.parametrize(
-    ("scales", "budget", "tokens"),
+    ("scales", "per_scale", "tokens"),
     [
-        ("1.5K", 4860, 1411),
-        ("1.5K", 9720, 2626),
-        ("1.5K", "all", 3841),
-        ("4K", 5120, 1476),
-        ("4K", 10240, 2756),
-        ("4K", 15360, 4036),
-        ("4K", 30720, 7876),
+        # The paper's budgets of its appendix C: patches at 756, 1512 and 3780 pixels.
+        ("1.5K", (972, 3888), 1411),
+        ("1.5K", (1944, 7776), 2626),
+        ("1.5K", (2916, 11664), 3841),
+        ("4K", (2048, 3072, 0), 1476),
+        ("4K", (2048, 8192, 0), 2756),
+        ("4K", (1536, 6144, 7680), 4036),
+        ("4K", (1536, 6144, 23040), 7876),
     ],
 )
-def test_vila_hd(scales, budget, tokens):
-    assert sum(count(scales=scales, budget=budget)) == tokens
+def test_vila_hd(scales, per_scale, tokens):
+    assert sum(count(scales=scales, per_scale=per_scale)) == tokens
