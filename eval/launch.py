@@ -67,6 +67,23 @@ def _add_speed(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     _add_output_options(projector)
     projector.set_defaults(run=_speed_projector)
 
+    mllm = what.add_parser("mllm", help="whole models on a 4K picture, next to Qwen2.5-VL")
+    mllm.add_argument("--preset", default="0.5b", help="7b, 0.5b, small or tiny (default: 0.5b)")
+    mllm.add_argument("--dtype", choices=DTYPES, default="bfloat16")
+    mllm.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: cpu)")
+    mllm.add_argument("--looks", type=int, nargs="+", default=[2, 4, 6, 12], help="as for tower")
+    mllm.add_argument(
+        "--batches", type=int, nargs="+", default=[1, 4], help="prompts together (default: 1 4)"
+    )
+    mllm.add_argument(
+        "--prune", nargs="+", default=[], metavar="METHOD:KEEP", help="rows that look at everything and prune"
+    )
+    mllm.add_argument("--max-pixels", type=int, default=4_000_000, help="of Qwen2.5-VL (default: 4000000)")
+    mllm.add_argument("--threads", type=int, default=2, help="threads of torch (default: 2)")
+    mllm.add_argument("--runs", type=int, default=3, help="timed runs after one warm-up; the median counts")
+    _add_output_options(mllm)
+    mllm.set_defaults(run=_speed_mllm)
+
     train = what.add_parser("train", help="a step of PS3 pre-training, next to the straightforward way")
     for name, default, what_for in (
         ("width", 32, "channels of a token"),
@@ -327,6 +344,17 @@ def _speed_projector(args: argparse.Namespace, command: str) -> Report:
     return run_projector(run, command=command)
 
 
+def _speed_mllm(args: argparse.Namespace, command: str) -> Report:
+    from .speed.mllm import MllmRun, run_mllm
+
+    run = MllmRun(
+        preset=args.preset, dtype=args.dtype, device=args.device, looks=tuple(args.looks),
+        prune=tuple(args.prune), batches=tuple(args.batches), max_pixels=args.max_pixels,
+        threads=args.threads, runs=args.runs,
+    )  # fmt: skip
+    return run_mllm(run, command=command)
+
+
 def _speed_train(args: argparse.Namespace, command: str) -> Report:
     from .speed.training import TrainRun, run_training
 
@@ -367,8 +395,10 @@ def _scenes(args: argparse.Namespace, command: str) -> Report | None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 on success, 2 for an error that the user can mend, 130 after Ctrl-C."""
-    return run_command(lambda: _main(list(sys.argv[1:] if argv is None else argv)), interrupted="interrupted")
+    """Run one command; 0 on success, 2 for an error that the user can mend, also of single samples, 130 after
+    Ctrl-C."""
+    said = "interrupted: what was answered is kept, the same command goes on from there"
+    return run_command(lambda: _main(list(sys.argv[1:] if argv is None else argv)), interrupted=said)
 
 
 def _main(arguments: list[str]) -> int:
@@ -382,4 +412,6 @@ def _main(arguments: list[str]) -> int:
     if args.json is not None:
         report.write_json(args.json)
     print(report.markdown() if args.markdown else report.text())
+    if report.incomplete:
+        raise VilaHDError(report.incomplete)
     return 0

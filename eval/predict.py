@@ -1,5 +1,6 @@
 """Sharded prediction into a resumable file."""
 
+import signal
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
@@ -112,11 +113,20 @@ class Workers:
                 yield do(self._here, benchmark, job)
             return
         futures: list[Future[list[Prediction]]] = []
+        yielded: set[Future[list[Prediction]]] = set()
         try:
             for job in jobs:
                 futures.append(self._submit(benchmark, job))
             for future in as_completed(futures):
+                yielded.add(future)
                 yield future.result()
+        except KeyboardInterrupt:
+            # What is on its way to an endpoint is paid for; worker processes have ended already.
+            under_way = [one for one in futures if one not in yielded and not one.cancel()]
+            for future in as_completed(under_way):
+                if future.exception() is None:
+                    yield future.result()
+            raise
         except BrokenProcessPool as error:
             raise VilaHDError(
                 "a worker process died, often for want of memory: use fewer --processes or a smaller "
@@ -153,6 +163,8 @@ _HERE: list[Subject | VilaHDError] = []
 
 
 def _start(spec: ModelSpec, threads: int) -> None:
+    # Ctrl-C reaches the workers, too: they end at once and in silence.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     torch.set_num_threads(threads)
     try:
         _HERE.append(spec.open())

@@ -89,6 +89,10 @@ class Report:
 
     notes: tuple[str, ...] = ()
 
+    incomplete: str = ""
+    """What is missing from the numbers, and how to get it; empty when nothing is. It ends the command with
+    an error."""
+
     def text(self) -> str:
         """The report for a terminal."""
         facts = [_facts_text(self.facts)] if self.facts else []
@@ -114,6 +118,7 @@ class Report:
                 {"title": table.title, "rows": [dict(row) for row in table.rows]} for table in self.tables
             ],
             "notes": list(self.notes),
+            "incomplete": self.incomplete,
         }
         _write(path, json.dumps(values, indent=2) + "\n")
 
@@ -132,6 +137,7 @@ def _write(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
+        temporary.unlink(missing_ok=True)
         raise VilaHDError(f"cannot write {path}: {error.strerror}; give another path (--json)") from error
 
 

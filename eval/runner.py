@@ -226,6 +226,18 @@ def failure_notes(answers: Answers) -> tuple[str, ...]:
     return ("Without an answer, counted as wrong, asked again by the next run:", *lines)
 
 
+def what_failed(answers: Answers) -> str:
+    """One line for the end of the command; empty when every sample has its answer."""
+    entries = [entry for found in answers.values() for some in found.values() for entry in some]
+    failed = sum(bool(entry.error) for entry in entries)
+    if not failed:
+        return ""
+    return (
+        f"{failed} of {len(entries)} answers are missing and count as wrong: see the end of the report, mend "
+        "what it names and start again; only they are asked again"
+    )
+
+
 def run_facts(run: EvalRun, tasks: Sequence[Task]) -> dict[str, Cell]:
     """Everything that the numbers depend on."""
     revisions = {task.benchmark.name: data_revision(task.benchmark) for task in tasks}
@@ -273,7 +285,13 @@ def report_of(run: EvalRun, tasks: Sequence[Task], answers: Answers, *, command:
         *failure_notes(answers),
     )
     tables = (score_table(rows), *(table for table in kinds if table is not None))
-    return Report(command=command, facts=run_facts(run, tasks), tables=tables, notes=notes)
+    return Report(
+        command=command,
+        facts=run_facts(run, tasks),
+        tables=tables,
+        notes=notes,
+        incomplete=what_failed(answers),
+    )
 
 
 def write_report(report: Report, out: Path) -> None:

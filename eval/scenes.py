@@ -12,7 +12,7 @@ from .benchmarks.scenes import SceneBenchmark
 from .conditions import Condition
 from .predict import Task, Work, Workers
 from .report import Cell, Column, Report, Table, machine_facts, wilson_interval
-from .runner import failure_notes
+from .runner import failure_notes, what_failed
 from .store import Prediction
 from .subjects import ModelSpec
 from .team import Team
@@ -121,6 +121,7 @@ def run_scenes(run: ScenesRun, *, command: str, team: Team) -> Report:
     task = Task(benchmark=run.benchmark, conditions=run.conditions, path=path, settings=run.settings())
     with Workers(spec, run.work) as workers:
         predictions = task.answer(workers, team)
+    answers = {run.benchmark.name: predictions}
     work = run.work
     rows = [condition_row(condition, predictions[condition.key]) for condition in run.conditions]
     facts: dict[str, Cell] = {
@@ -136,6 +137,6 @@ def run_scenes(run: ScenesRun, *, command: str, team: Team) -> Report:
         "Greedy answers, exact match; 95 % Wilson interval. 'mark seen': share of the largest scale's "
         "patches on the sign asked about that were chosen. Seconds: batched, all passes, without drawing "
         f"the scene; batch {work.batch_size}, {work.processes} process(es) of {work.threads} thread(s).",
-        *failure_notes({run.benchmark.name: predictions}),
+        *failure_notes(answers),
     )
-    return Report(command=command, facts=facts, tables=tables, notes=notes)
+    return Report(command=command, facts=facts, tables=tables, notes=notes, incomplete=what_failed(answers))

@@ -1,6 +1,7 @@
 """Predictions on disk: one JSON line each, so that nothing that was answered is lost or asked twice."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -72,7 +73,8 @@ class PredictionFile:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             length = self._read(path.read_bytes()) if path.exists() else 0
-            self._file = path.open("ab")
+            # Not buffered: a line that does not fit onto the disk must not wait for the end to fail again.
+            self._file = path.open("ab", buffering=0)
             self._file.truncate(length)
             if length == 0:
                 self._write({"settings": self._settings})
@@ -95,8 +97,15 @@ class PredictionFile:
                 )
 
     def _write(self, values: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(values).encode() + b"\n")
-        self._file.flush()
+        """Append a line, or nothing of it."""
+        left = json.dumps(values).encode() + b"\n"
+        before = self._file.seek(0, os.SEEK_END)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError:
+            self._file.truncate(before)
+            raise
 
     def add(self, predictions: Iterable[Prediction]) -> None:
         """Append predictions; one whose question is answered already is dropped.
@@ -112,7 +121,8 @@ class PredictionFile:
                 self._write(asdict(prediction))
             except OSError as error:
                 raise VilaHDError(
-                    f"cannot write {self.path}: {error.strerror}; nothing before is lost"
+                    f"cannot write {self.path}: {error.strerror}; nothing before is lost, start again when "
+                    "there is room"
                 ) from error
             self.predictions[prediction.key] = prediction
 

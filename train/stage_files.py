@@ -22,6 +22,7 @@ class FusionConfig:
     select_layer: int = -2
     high_res_position: bool = True
     default_budget: int | None = None
+    default_pruning: str | None = None
     default_guide: Guide | None = None
     encoder: EncoderChoice = field(default_factory=EncoderChoice)
     """How to see with the trunk of the tower: the switch between PS3 and its baselines."""

@@ -42,6 +42,7 @@ def compose(
     select_layer: int = -2,
     scales: Sequence[int] | None = None,
     default_budget: int | None = None,
+    default_pruning: str | None = None,
     default_guide: Guide | None = None,
     resize_mode: ResizeMode | None = None,
     chat_template: str | None = None,
@@ -66,6 +67,7 @@ def compose(
         scales: for a SigLIP tower: longest side per scale in pixels; None: its own size, twice and four times
             that.
         default_budget: see ``VilaHDConfig``.
+        default_pruning: see ``VilaHDConfig``.
         default_guide: see ``VilaHDConfig``; None: the question if there is a prompt head, else the picture.
         resize_mode: ``fit`` keeps the pictures' aspect ratio, ``squash`` makes them square, ``keep`` leaves
             them as they are; None: ``fit`` for PS3, ``keep`` for encoders that make their own views.
@@ -98,6 +100,7 @@ def compose(
             prompt_head=prompt_head,
             high_res_position=high_res_position,
             default_budget=default_budget,
+            default_pruning=default_pruning,
             default_guide=default_guide,
             image_token_id=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
             lm_head_bias=head.bias is not None,

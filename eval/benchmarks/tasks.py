@@ -1,5 +1,6 @@
 """A benchmark over a public dataset as data: where the rows are, what the columns mean, prompt and metric."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -230,7 +231,7 @@ class TaskBenchmark:
     def _make(self, number: int, row: Row) -> Example:
         columns = self.task.columns
         options = read_options(row, columns.options)
-        question = str(row[columns.question]).strip() if columns.question else ""
+        question = self._question(number, row[columns.question]) if columns.question else ""
         uid = f"{number}:{row[columns.uid]}" if columns.uid else str(number)
         boxes = row.get(columns.regions) if columns.regions else None
         return Example(
@@ -244,6 +245,11 @@ class TaskBenchmark:
             item=_text(row, columns.item),
             rule=_text(row, columns.rule),
         )
+
+    def _question(self, number: int, found: Any) -> str:
+        if _is_missing(found):
+            raise VilaHDError(f"benchmark {self.name!r}, row {number}: no question")
+        return str(found).strip()
 
     def _prompt(self, question: str, options: Sequence[str], hint: str) -> str:
         task = self.task
@@ -264,8 +270,15 @@ class TaskBenchmark:
 
     def _answers(self, number: int, found: Any, options: Sequence[str]) -> tuple[str, ...]:
         """Accepted answers; of a question with options, the letter."""
+        accepted = [
+            entry for entry in (found if isinstance(found, list) else [found]) if not _is_missing(entry)
+        ]
+        if not accepted:
+            raise VilaHDError(
+                f"benchmark {self.name!r}, row {number}: no answer; splits for leaderboards have none"
+            )
         if not options:
-            return tuple(map(str, found)) if isinstance(found, list) else (str(found),)
+            return tuple(map(str, accepted))
         text = str(found).strip()
         letters = ascii_uppercase[: len(options)]
         if text.isdigit() and int(text) < len(letters):
@@ -299,6 +312,11 @@ class TaskBenchmark:
             **(groups if len(groups) > 1 else {}),
             **task.details(examples, scores),
         }
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a cell that must hold something holds nothing."""
+    return value is None or not str(value).strip() or (isinstance(value, float) and math.isnan(value))
 
 
 def _text(row: Row, column: str) -> str:

@@ -32,10 +32,16 @@ class Outcome(NamedTuple):
     a training step: its loss."""
 
     items: int = 0
-    """Training samples of the run."""
+    """Training samples or answers of the run."""
 
     moved_bytes: int = 0
     """What the loader handed to the training process."""
+
+    first_seconds: float = 0.0
+    """Of an answer: wall time up to its first token."""
+
+    first_cpu_seconds: float = 0.0
+    """The same in processor time over all threads."""
 
 
 Run = Callable[[], Outcome]

@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from vila_hd.errors import VilaHDError
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +124,15 @@ def get_preset(name: str) -> Preset:
     Raises:
         VilaHDError: there is no such preset.
     """
-    if name not in PRESETS:
-        raise VilaHDError(f"--preset {name!r} is unknown: use one of {', '.join(PRESETS)}")
-    return PRESETS[name]
+    return pick_preset(PRESETS, name)
+
+
+def pick_preset(presets: Mapping[str, Kind], name: str) -> Kind:
+    """One of some presets.
+
+    Raises:
+        VilaHDError: there is none called ``name``.
+    """
+    if name not in presets:
+        raise VilaHDError(f"--preset {name!r} is unknown: use one of {', '.join(presets)}")
+    return presets[name]

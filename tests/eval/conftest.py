@@ -1,9 +1,11 @@
 """A benchmark of a few multiple-choice questions, a tiny model in a folder, and an endpoint."""
 
 import json
+import resource
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,7 +24,9 @@ class BrokenPictureError(OSError):
     """What a truncated file raises."""
 
 
-def picture(index: int, broken: bool):
+def picture(index: int, broken: bool, interrupted: bool):
+    if interrupted:
+        raise KeyboardInterrupt
     if broken:
         raise BrokenPictureError("truncated\nmore about it")
     return (tiny_picture(96, 64, seed=index),)
@@ -39,6 +43,8 @@ class Choices:
     revision: str = "r1"
     broken_pictures: set[int] = field(default_factory=set)
     broken_examples: set[int] = field(default_factory=set)
+    interrupted: set[int] = field(default_factory=set)
+    """Ctrl-C comes when these are asked."""
 
     def __len__(self):
         return self.count
@@ -49,7 +55,7 @@ class Choices:
         return Example(
             uid=f"q{index}",
             prompt=f"question {index}? Answer with the letter.",
-            load_images=partial(picture, index, index in self.broken_pictures),
+            load_images=partial(picture, index, index in self.broken_pictures, index in self.interrupted),
             answers=(LETTERS[index % 4],),
             group="even" if index % 2 == 0 else "odd",
         )
@@ -70,6 +76,22 @@ def choices(monkeypatch: pytest.MonkeyPatch) -> Iterator[Choices]:
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(registry.BENCHMARKS, "choices", f"{module.__name__}:opened")
     return benchmark
+
+
+@pytest.fixture
+def disk_of():
+    """While it holds, no file can grow beyond so many bytes: what a full disk looks like to a program."""
+
+    @contextmanager
+    def limited(size: int) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,8 @@
 import base64
 import io
+import signal
 import threading
+import time
 
 import pytest
 from PIL import Image, ImageChops
@@ -141,7 +143,7 @@ def test_the_runner_asks_several_at_a_time_and_keeps_failures_apart(fake, choice
         return (400, "no", {}) if "question 3" in text else fake.answer("ABCD"[int(text.split()[1][0]) % 4])
 
     fake.reply = reply
-    assert run(fake, tmp_path, "--processes", "3", "--max-pixels", "100") == 0
+    assert run(fake, tmp_path, "--processes", "3", "--max-pixels", "100") == 2
     settings, predictions = read_predictions(tmp_path / "choices.jsonl")
     assert (settings["model"], settings["base_url"]) == ("openai:some-model", fake.base_url)
     assert {uid: entry.score for (uid, _), entry in predictions.items()} == {
@@ -151,6 +153,21 @@ def test_the_runner_asks_several_at_a_time_and_keeps_failures_apart(fake, choice
     url = fake.requests[0][2]["messages"][0]["content"][0]["image_url"]["url"]
     width, height = Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).size
     assert 80 <= width * height <= 100
+
+
+def test_ctrl_c_keeps_the_answers_that_are_on_their_way(fake, choices, tmp_path):
+    def reply(body):
+        time.sleep(0.2)  # by then all questions wait for their turn
+        if "question 0" in body["messages"][0]["content"][-1]["text"]:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            time.sleep(0.2)
+        return fake.answer()
+
+    fake.reply = reply
+    assert run(fake, tmp_path, "--processes", "2") == 130
+    _, predictions = read_predictions(tmp_path / "choices.jsonl")
+    assert ("q0", "own") in predictions
+    assert len(fake.requests) == len(predictions) < 6
 
 
 def test_the_runner_keeps_what_was_answered_when_it_cannot_go_on(fake, choices, tmp_path, capsys):

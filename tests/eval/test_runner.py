@@ -1,8 +1,11 @@
 import base64
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,16 +72,19 @@ def test_other_data_are_not_mixed_in(tiny_folder, choices, tmp_path, capsys):
 def test_broken_samples_are_recorded_and_the_others_answered(tiny_folder, choices, tmp_path, capsys):
     choices.broken_pictures = {1}
     choices.broken_examples = {4}
-    assert run(tiny_folder, tmp_path) == 0
+    assert run(tiny_folder, tmp_path) == 2
     _, predictions = read_predictions(tmp_path / "choices.jsonl")
     errors = {uid: entry.error for (uid, _), entry in predictions.items() if entry.error}
     assert errors == {"q1": "BrokenPictureError: truncated", "broken-4": "KeyError: 'image'"}
     assert predictions["q1", "prompt-auto"].answer == "B"
     (row,) = rows(tmp_path)
     assert (row["questions"], row["failed"]) == (6, 2)
-    assert "choices q1: BrokenPictureError: truncated" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "choices q1: BrokenPictureError: truncated" in printed.out
+    assert "error: 2 of 6 answers are missing and count as wrong" in printed.err
+    assert "2 of 6" in json.loads((tmp_path / "report.json").read_text())["incomplete"]
 
-    assert run(tiny_folder, tmp_path) == 0  # asked again, failed again
+    assert run(tiny_folder, tmp_path) == 2  # asked again, failed again
     assert rows(tmp_path) == [row]
     choices.broken_pictures, choices.broken_examples = set(), set()
     assert run(tiny_folder, tmp_path) == 0
@@ -87,6 +93,68 @@ def test_broken_samples_are_recorded_and_the_others_answered(tiny_folder, choice
     _, again = read_predictions(tmp_path / "choices.jsonl")
     assert again["q0", "prompt-auto"] == predictions["q0", "prompt-auto"]
     assert again["q4", "prompt-auto"].error == ""
+
+
+def test_ctrl_c_keeps_what_was_answered_and_reports_nothing(tiny_folder, choices, tmp_path, capsys):
+    choices.interrupted = {5}
+    assert run(tiny_folder, tmp_path) == 130
+    assert "the same command goes on from there" in capsys.readouterr().err
+    _, before = read_predictions(tmp_path / "choices.jsonl")
+    assert [uid for uid, _ in before] == ["q0", "q1", "q2", "q3"]
+    assert not (tmp_path / "report.json").exists()
+    choices.interrupted = set()
+    assert run(tiny_folder, tmp_path) == 0
+    _, after = read_predictions(tmp_path / "choices.jsonl")
+    assert {key: after[key] for key in before} == before
+    assert [row["questions"] for row in rows(tmp_path)] == [6]
+
+
+def test_a_full_disk_is_one_line_and_costs_no_answer(tiny_folder, choices, tmp_path, capsys, disk_of):
+    assert run(tiny_folder, tmp_path, "--limit", "3") == 0
+    path = tmp_path / "choices.jsonl"
+    before = path.read_bytes()
+    (tmp_path / "report.json").unlink()
+    capsys.readouterr()
+    with disk_of(len(before) + 300):
+        assert run(tiny_folder, tmp_path) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    errors = [line for line in printed.err.splitlines() if line.startswith("error: ")]
+    assert errors == [
+        f"error: cannot write {path}: File too large; nothing before is lost, start again when there is room"
+    ]
+    assert path.read_bytes().startswith(before)
+    assert path.read_bytes().endswith(b"\n")
+    assert not (tmp_path / "report.json").exists()
+    assert run(tiny_folder, tmp_path) == 0
+
+
+def test_a_report_that_finds_no_room_leaves_nothing_behind(tiny_folder, choices, tmp_path, capsys, disk_of):
+    assert run(tiny_folder, tmp_path) == 0
+    before = (tmp_path / "report.json").read_bytes()
+    with disk_of(100):  # all answers are there already
+        assert run(tiny_folder, tmp_path) == 2
+    assert "error: cannot write" in capsys.readouterr().err
+    assert (tmp_path / "report.json").read_bytes() == before
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".jsonl", ".md"]
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_worker_processes_in_silence(tmp_path):
+    command = [sys.executable, "-m", "eval", "--model", "nano", "--tasks", "scenes", "--limit", "40"]
+    command += ["--processes", "2", "--threads", "1", "--batch-size", "1", "--out", str(tmp_path)]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        path = tmp_path / "scenes.jsonl"
+        while not path.exists() or path.read_bytes().count(b"\n") < 3:
+            assert process.poll() is None
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert "Traceback" not in err
+    assert len(read_predictions(path)[1]) >= 2
 
 
 class Narrow:
@@ -179,7 +247,7 @@ def test_a_public_benchmark_from_local_files(tiny_folder, tmp_path, monkeypatch)
     ]
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "hrbench_4k.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
-    assert run(tiny_folder, tmp_path / "out", "--data", str(tmp_path / "data"), tasks="hrbench4k") == 0
+    assert run(tiny_folder, tmp_path / "out", "--data", str(tmp_path / "data"), tasks="hrbench4k") == 2
     (row,) = rows(tmp_path / "out")
     assert (row["questions"], row["failed"]) == (3, 1)
     settings, predictions = read_predictions(tmp_path / "out" / "hrbench4k.jsonl")

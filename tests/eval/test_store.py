@@ -36,6 +36,22 @@ def test_a_line_that_was_cut_off_is_dropped_and_written_again(tmp_path, cut):
     assert path.read_bytes() == whole
 
 
+def test_a_line_that_does_not_fit_onto_the_disk_is_not_begun(tmp_path, disk_of):
+    path = tmp_path / "p.jsonl"
+    with PredictionFile(path, settings={}) as file:
+        file.add([ONE])
+        whole = path.read_bytes()
+        with (
+            disk_of(len(whole) + 10),
+            pytest.raises(VilaHDError, match=r"cannot write .* nothing before is lost"),
+        ):
+            file.add([TWO])
+        assert path.read_bytes() == whole
+        file.add([TWO])  # there is room again
+    with PredictionFile(path, settings={}) as file:
+        assert file.predictions == {ONE.key: ONE, TWO.key: TWO}
+
+
 def test_other_settings_are_refused_naming_the_difference(tmp_path):
     path = tmp_path / "p.jsonl"
     with PredictionFile(path, settings={"model": "a", "dtype": "auto"}):

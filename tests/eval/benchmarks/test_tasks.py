@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from eval.benchmarks.tasks import Task
+from eval.predict import example_at
 from eval.registry import BENCHMARKS, get_benchmark, open_benchmark, summarise
 from vila_hd.errors import VilaHDError
 
@@ -213,6 +214,46 @@ def test_an_answer_that_is_no_option_is_an_error(tmp_path):
     benchmark = write(tmp_path, "hrbench4k", [row_of("hrbench4k", answer="E")])
     with pytest.raises(VilaHDError, match=r"'hrbench4k', row 0: answer 'E' is no option \(A, B, C, D\)"):
         benchmark.example(0)
+
+
+@pytest.mark.parametrize("answer", [None, "", " "])
+@pytest.mark.parametrize("name", ["chartqa", "hrbench4k"])
+def test_a_missing_answer_is_an_error(tmp_path, name, answer):
+    benchmark = write(tmp_path, name, [row_of(name), row_of(name, answer=answer)])
+    with pytest.raises(VilaHDError, match=f"'{name}', row 1: no answer; splits for leaderboards have none"):
+        benchmark.example(1)
+
+
+def test_empty_ones_among_accepted_answers_are_left_out(tmp_path):
+    benchmark = write(tmp_path, "docvqa_val", [row_of("docvqa_val", answers=[None, "nan", ""])])
+    assert benchmark.example(0).answers == ("nan",)
+
+
+def test_a_missing_question_is_an_error(tmp_path):
+    benchmark = write(tmp_path, "chartqa", [row_of("chartqa"), row_of("chartqa", question=None)])
+    with pytest.raises(VilaHDError, match="'chartqa', row 1: no question"):
+        benchmark.example(1)
+
+
+def test_ids_that_are_there_twice_and_further_columns_change_nothing(tmp_path):
+    row = row_of("docvqa_val", extra_column=[1, 2])
+    benchmark = write(tmp_path, "docvqa_val", [row, row])
+    first, second = (benchmark.example(index) for index in (0, 1))
+    assert first.uid != second.uid
+    assert (first.prompt, first.answers) == (second.prompt, second.answers)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_broken_row_counts_as_wrong_in_every_summary(tmp_path, name):
+    good = write(tmp_path, name, [row_of(name)])
+    examples = [good.example(0), example_at(good, 7)]
+    assert examples[1].uid == "broken-7"
+    right, with_broken = (
+        next(iter(summarise(good, examples[:count], scores).values()))
+        for count, scores in ((1, [1.0]), (2, [1.0, 0.0]))
+    )
+    # The sum over subtasks has no place for a row that belongs to none.
+    assert with_broken == right if name == "mme" else with_broken < right
 
 
 def test_a_missing_column_is_named(tmp_path):
