@@ -1,6 +1,7 @@
 """Sharded prediction into a resumable file."""
 
 import signal
+import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
@@ -121,7 +122,8 @@ class Workers:
                 yielded.add(future)
                 yield future.result()
         except KeyboardInterrupt:
-            # What is on its way to an endpoint is paid for; worker processes have ended already.
+            # What is under way is paid for: requests to an endpoint, or minutes of a worker.
+            print("interrupted: waiting for what is under way", file=sys.stderr)
             under_way = [one for one in futures if one not in yielded and not one.cancel()]
             for future in as_completed(under_way):
                 if future.exception() is None:
@@ -163,8 +165,8 @@ _HERE: list[Subject | VilaHDError] = []
 
 
 def _start(spec: ModelSpec, threads: int) -> None:
-    # Ctrl-C reaches the workers, too: they end at once and in silence.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # A terminal's Ctrl-C reaches the workers, too; what they are at is finished and kept.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     try:
         _HERE.append(spec.open())

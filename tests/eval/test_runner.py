@@ -140,7 +140,7 @@ def test_a_report_that_finds_no_room_leaves_nothing_behind(tiny_folder, choices,
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_worker_processes_in_silence(tmp_path):
+def test_ctrl_c_lets_worker_processes_finish_their_batch(tmp_path):
     command = [sys.executable, "-m", "eval", "--model", "nano", "--tasks", "scenes", "--limit", "40"]
     command += ["--processes", "2", "--threads", "1", "--batch-size", "1", "--out", str(tmp_path)]
     with subprocess.Popen(
@@ -154,7 +154,7 @@ def test_ctrl_c_ends_worker_processes_in_silence(tmp_path):
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert "Traceback" not in err
-    assert len(read_predictions(path)[1]) >= 2
+    assert 2 <= len(read_predictions(path)[1]) < 40
 
 
 class Narrow:
