@@ -17,7 +17,7 @@ from ..fusion import Runs
 from ..options import Pruning
 from ..projector import cells_of, fill_empty_looks
 from ..ps3.outputs import HighRes, LowRes
-from ..ps3.received import Received, received, received_high_res
+from ..ps3.received import Received, received_first_view, received_high_res
 from ..ps3.selection import PatchSelection
 from .reducing import Reduced, tome, visionzip
 
@@ -114,7 +114,7 @@ def _measure(model: "VilaHDModel", seen: Seen) -> list[Received]:
     blocks = model.vision_tower.vision_model.trunk.blocks
     number = config.select_layer % len(blocks)
     block, index = blocks[number], seen.look_index
-    low = received(block, seen.low_res.features[1])
+    low = received_first_view(block, seen.low_res.features[1], config.vision_config)
     low_LND = Received(*(_pool_low_res(part, config.low_res_grid, config.downsample) for part in low))
     if index is not None:
         low_LND = Received(*(part[index.to(part.device)] for part in low_LND))

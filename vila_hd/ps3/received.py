@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .configuration_trunk import TrunkConfig
 from .layers import Block
 from .outputs import LowRes
 from .passes import pass_batches, to_looks
@@ -60,6 +61,39 @@ def received(
     return Received(attention, own_key.float().mean(1))
 
 
+def received_first_view(block: Block, x_PNX: Tensor, config: TrunkConfig) -> Received:
+    """What the patches of the first view of every picture receive; see ``received``.
+
+    Where features of several scales stand in the channels, it is what those of the scale receive whose grid
+    the map has, from the patches of their own tile: only they are there as the block read them.
+    """
+    side, times = config.low_res_grid, config.feature_grid // config.low_res_grid
+    channels = slice(-config.hidden_size, None) if times > 1 else slice(config.hidden_size)
+    shape = (len(x_PNX), times, side, times, side)
+    tiles = x_PNX[..., channels].unflatten(1, shape[1:]).transpose(2, 3)
+    found = received(block, tiles.reshape(-1, side * side, config.hidden_size))
+    maps = (part.view(len(x_PNX), times, times, side, side, -1).transpose(2, 3) for part in found)
+    attention, keys = (part.reshape(*x_PNX.shape[:2], -1) for part in maps)
+    return Received(attention[..., 0], keys)
+
+
+def received_tiles(block: Block, x_LKD: Tensor, selection: PatchSelection) -> Received:
+    """What the patches of every look receive from those of their own tile; see ``received``."""
+    assert selection.tile is not None
+    within_LK, _ = selection.by_tile()
+    attention = torch.zeros(x_LKD.shape[:2], device=x_LKD.device)
+    keys: list[Tensor] = []
+    for look, within_K in enumerate(within_LK):
+        seen = within_K >= 0
+        order_M = within_K[seen].argsort()
+        tiles = x_LKD[look, seen][order_M].view(-1, selection.tile**2, x_LKD.shape[-1])
+        found = received(block, tiles)
+        back_M = order_M.argsort()
+        attention[look, seen] = found.attention.flatten()[back_M]
+        keys.append(found.keys.flatten(0, 1)[back_M])
+    return Received(attention, to_looks(torch.cat(keys), selection.mask))
+
+
 @torch.no_grad()
 def received_high_res(
     block: Block,
@@ -69,7 +103,8 @@ def received_high_res(
     selection: PatchSelection,
     look_index: Tensor | None,
 ) -> Received:
-    """What the chosen patches of every look receive from the patches of their own pass.
+    """What the chosen patches of every look receive from the patches of their own pass, or of their own tile
+    where there are tiles.
 
     Args:
         block: whose attention it is.
@@ -79,6 +114,8 @@ def received_high_res(
         selection: the chosen patches.
         look_index: ``(L,)`` the picture of every look; None: look i shows picture i.
     """
+    if selection.tile is not None:
+        return received_tiles(block, x_LKD, selection)
     picture = torch.arange(len(x_LKD), device=x_LKD.device) if look_index is None else look_index
     flat_MD = x_LKD[selection.mask]
     attention = torch.zeros(len(flat_MD), device=x_LKD.device)

@@ -40,11 +40,6 @@ class WholePictureConfig(TrunkConfig):
                 raise VilaHDError(
                     f"{name}={getattr(options, name)}: {self.model_type} chooses no patches; leave it out"
                 )
-        if options.pruning is not None and options.pruning.method == "visionzip":
-            raise VilaHDError(
-                f"pruning {options.pruning}: it reads passes of a PS3 tower, this is {self.model_type}; use "
-                "tome or fastv"
-            )
         if options.guided_by not in ("prompt", "saliency"):
             raise VilaHDError(
                 f"guided_by={options.guided_by!r}: {self.model_type} chooses no patches; leave it out"

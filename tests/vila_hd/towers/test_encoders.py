@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vila_hd.errors import VilaHDError
-from vila_hd.options import HighResOptions, Pruning
+from vila_hd.options import HighResOptions
 from vila_hd.testing import tiny_config, tiny_model, tiny_vision_config
 from vila_hd.towers.choice import EncoderChoice
 from vila_hd.towers.configuration_towers import LowResVisionConfig, trunk_values
@@ -95,7 +95,6 @@ def test_a_batch_is_seen_like_its_pictures_one_by_one(encoder):
         (HighResOptions(smooth=True), "smooth=True"),
         (HighResOptions(guided_by="random"), "guided_by='random'"),
         (HighResOptions(guided_by="regions", regions=(((0, 0, 4, 4),),)), "guided_by='regions'"),
-        (HighResOptions(pruning=Pruning(method="visionzip", keep=0.5)), "use tome or fastv"),
     ],
 )
 def test_options_of_a_choice_are_refused(options, words):
