@@ -151,7 +151,7 @@ def test_ctrl_c_lets_worker_processes_finish_their_batch(tmp_path):
             assert process.poll() is None
             time.sleep(0.1)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
     assert (process.returncode, out) == (130, "")
     assert "Traceback" not in err
     assert 2 <= len(read_predictions(path)[1]) < 40
