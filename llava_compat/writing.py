@@ -222,6 +222,8 @@ def find_tower_gaps(vision: PS3VisionConfig) -> list[str]:
         gaps.append("its trunk has no published name (model_name)")
     if vision.resample != "bicubic":
         gaps.append(f"it resizes with {vision.resample!r}")
+    if not vision.reads_low_res:
+        gaps.append("its high-resolution patches do not read the low-resolution tokens")
     if vision.separate_pos_emb and vision.residual_grid_size is not None:
         gaps.append(f"its position tables are coarse (residual_grid_size={vision.residual_grid_size})")
     if vision.highres_selection_feature and vision.selection_image_size != REFERENCE_VIEW:

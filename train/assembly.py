@@ -138,8 +138,7 @@ def region_dataset(config: StageConfig, *, side: int, ranks: int) -> RegionDatas
         rows=_rows(config),
         seed=config.seed,
         ranks=ranks,
-        global_share=contrast.global_share,
-        swapped_captions=contrast.swapped_captions,
+        contrast=contrast,
     )
 
 

@@ -64,8 +64,11 @@ class ContrastiveConfig:
     caption."""
 
     global_instead: bool = False
-    """Whether such a picture contributes that pair alone, as published, and none of its regions. Real data
-    only."""
+    """Whether such a picture contributes that pair alone, as published, and none of its regions."""
+
+    close_ups: float = 0.0
+    """Share of such pictures that are cut down to one object, whose caption they then have: objects as large
+    as in pictures that were made for them. Scenes only, with ``global_instead``."""
 
     intra_image_negatives: bool = False
     """Whether other regions of the same picture count as negatives. Equal captions never do."""
@@ -79,6 +82,10 @@ class ContrastiveConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.global_share <= 1:
             raise ValueError(f"global_share={self.global_share}: use a share from 0 to 1")
+        if not 0 <= self.close_ups <= 1:
+            raise ValueError(f"close_ups={self.close_ups}: use a share from 0 to 1")
+        if self.close_ups and not self.global_instead:
+            raise ValueError(f"close_ups={self.close_ups}: only with global_instead=true")
         if self.swapped_captions < 0:
             raise ValueError(f"swapped_captions={self.swapped_captions}: use a number >= 0")
 
@@ -125,11 +132,12 @@ class LookConfig:
 
     forced_share: float = 1.0
     """Side of the part of a box that is forced into the choice. Boxes are forced in whole cells of the first
-    high-resolution scale, so a small budget covers an object better when only its middle is forced."""
+    high-resolution scale, so a small budget covers an object better when only its middle is forced. 0:
+    nothing is forced."""
 
     pooled_share: float = 1.0
     """Side of the part of a box whose chosen patches are pooled against its caption (``ps3_pretrain``); less
-    than 1 leaves out frames and surroundings."""
+    than 1 leaves out frames and surroundings. 0: all chosen patches are pooled."""
 
     distractors: int = 0
     """Boxes of other items of the same picture that are forced into each look as well (``ps3_pretrain``), so
@@ -146,8 +154,8 @@ class LookConfig:
         if not 0 <= self.own_choice <= 1:
             raise ValueError(f"own_choice={self.own_choice}: use a share from 0 to 1")
         for name, share in (("forced_share", self.forced_share), ("pooled_share", self.pooled_share)):
-            if not 0 < share <= 1:
-                raise ValueError(f"{name}={share}: use a share above 0, up to 1")
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name}={share}: use a share from 0 to 1")
         if self.passes < 1:
             raise ValueError(f"passes={self.passes}: use a number >= 1")
         if self.distractors < 0:
@@ -260,8 +268,6 @@ class StageConfig:
     def _check_regions(self) -> None:
         """Choices that belong to files of regions, or to scenes."""
         if self.data.regions is None:
-            if self.contrastive.global_instead:
-                raise ValueError("contrastive.global_instead=true: only with data.regions")
             return
         if self.stage != "ps3_pretrain":
             raise ValueError(f"data.regions with stage={self.stage!r}: only 'ps3_pretrain' reads regions")
@@ -269,6 +275,8 @@ class StageConfig:
             raise ValueError(
                 "selection.resolution=scales with data.regions.resize=fit: grids differ; use cells"
             )
+        if self.contrastive.close_ups:
+            raise ValueError(f"contrastive.close_ups={self.contrastive.close_ups}: only for scenes; use 0")
         if self.contrastive.swapped_captions:
             raise ValueError(
                 f"contrastive.swapped_captions={self.contrastive.swapped_captions} with data.regions: only "

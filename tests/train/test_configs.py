@@ -12,7 +12,13 @@ from train.stage_files import load_model_file, load_recipe, load_stage
 from vila_hd.errors import VilaHDError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-STAGES = sorted(path for path in CONFIGS.glob("train/*/*.yaml") if not path.name.startswith("_"))
+STAGES = sorted(
+    path
+    for pattern in ("train/*/*.yaml", "claims/*.yaml")
+    for path in CONFIGS.glob(pattern)
+    if not path.name.startswith("_")
+)
+MODELS = sorted(path for pattern in ("model/*.yaml", "claims/model/*.yaml") for path in CONFIGS.glob(pattern))
 RECIPES = sorted(CONFIGS.glob("train/*.yaml"))
 
 
@@ -20,10 +26,10 @@ RECIPES = sorted(CONFIGS.glob("train/*.yaml"))
 def test_shipped_stage_loads(path):
     config = load_stage(path)
     assert (CONFIGS.parent / config.deepspeed).is_file()
-    assert config.accumulation_steps(2) >= 1
+    assert config.accumulation_steps(1 if path.parent.name == "claims" else 2) >= 1
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("model/*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
 def test_shipped_model_file_loads(path):
     assert load_model_file(path).name == path.stem
 
@@ -56,9 +62,10 @@ def test_stages_of_a_recipe_follow_each_other(path, smoke, tmp_path):
         (["optim.component_lr={llm: 1e-3}"], r"optim.component_lr names \['llm'\]"),
         (["optim.lr=0"], "lr=0.0"),
         (["contrastive.global_share=2"], "global_share=2.0"),
+        (["contrastive.close_ups=0.5"], "close_ups=0.5: only with global_instead=true"),
         (["data.picture_repeats=2", "data.block_size=25"], "data.block_size=25"),
         (["stage=finetune"], "stage: expected one of 'ps3_pretrain'"),
-        (["looks.forced_share=0"], "forced_share=0.0"),
+        (["looks.forced_share=1.5"], "forced_share=1.5"),
         (["max_steps=0"], "max_steps=0"),
         (["stage=sft", "looks.guided_by=saliency"], "gives the selector nothing to learn from"),
     ],

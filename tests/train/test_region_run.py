@@ -86,7 +86,10 @@ def test_saved_scale_is_the_one_that_the_loss_used(tmp_path, monkeypatch):
             {"selection": {"resolution": "scales"}, "data": FITTED},
             "resolution=scales with data.regions.resize=fit",
         ),
-        ({"data": {}}, "global_instead=true: only with data.regions"),
+        (
+            {"contrastive": {"global_instead": True, "close_ups": 0.5}},
+            "close_ups=0.5: only for scenes",
+        ),
         ({"data": {"regions": {"sources": []}}}, "sources is empty"),
         ({"data": {"regions": {"sources": [{"name": "a", "path": "x", "weight": 0}]}}}, "weight=0"),
     ],

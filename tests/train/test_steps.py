@@ -17,6 +17,13 @@ def test_shrunk_boxes_keep_their_centre():
     torch.testing.assert_close(small, torch.tensor([[0.3, 0.425, 0.5, 0.475]]))
 
 
+def test_boxes_shrunk_to_nothing_are_no_regions():
+    nothing = box_losses.boxes_as_regions(
+        box_losses.shrink_boxes(torch.rand(50, 4, dtype=torch.float64), 0.0)
+    )
+    assert not nothing.on_grid(8, 8).any()
+
+
 def test_box_without_area_is_no_region():
     regions = box_losses.boxes_as_regions(torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]]))
     assert regions.on_grid(2, 2).flatten(1).sum(1).tolist() == [0, 1]

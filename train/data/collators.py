@@ -61,7 +61,8 @@ class RegionCollator:
         whole = torch.tensor([i for i, row in enumerate(rows) if row.use_global], dtype=torch.long)
         captions = [caption for row in rows for caption in row.captions]
         captions += [rows[i].picture.global_caption for i in whole.tolist()]
-        swapped = [wrong for row in rows for wrong in row.swapped] + [()] * len(whole)
+        swapped = [wrong for row in rows for wrong in row.swapped]
+        swapped += [rows[i].global_swapped for i in whole.tolist()]
         texts = {text: None for group in (captions, *swapped) for text in group}
         number = {text: i for i, text in enumerate(texts)}
         wrong_index = torch.full((len(captions), max(map(len, swapped), default=0)), -1)

@@ -3,6 +3,7 @@ anywhere."""
 
 import dataclasses
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.utils.data import Dataset
 from vila_hd import scenes
 from vila_hd.scenes import language
 
-from ..config import DataConfig
+from ..config import ContrastiveConfig, DataConfig
 from .account import Report
 
 
@@ -50,6 +51,9 @@ class Regions:
 
     report: Report | None = None
     """What happened while the row was made; None: it was rendered, nothing can."""
+
+    global_swapped: tuple[str, ...] = ()
+    """Captions that are wrong for the whole picture."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +141,7 @@ class RegionDataset(_SceneDataset):
         rows: int,
         seed: int,
         ranks: int = 1,
-        global_share: float = 0.0,
-        swapped_captions: int = 0,
+        contrast: ContrastiveConfig,
     ) -> None:
         """Plan ``rows`` rows.
 
@@ -147,25 +150,44 @@ class RegionDataset(_SceneDataset):
             rows: length.
             seed: of the sampled objects.
             ranks: see :class:`ScenePictures`.
-            global_share: share of rows with a pair for the whole picture.
-            swapped_captions: wrong captions per object.
+            contrast: rows with a pair for the whole picture, and wrong captions per object.
         """
         super().__init__(config, rows=rows, seed=seed, ranks=ranks)
-        self.global_share = global_share
-        self.swapped_captions = swapped_captions
+        self.contrast = contrast
 
     def __getitem__(self, index: int) -> Regions:
         rng = self._rng(index)
         scene, picture = self.pictures.get(index)
         count = min(self.config.items_per_picture, len(scene.objects))
         chosen = np.sort(rng.choice(len(scene.objects), count, replace=False))
-        return Regions(
+        contrast = self.contrast
+        row = Regions(
             picture=picture,
             boxes=picture.boxes[torch.from_numpy(chosen)],
             captions=tuple(scene.objects[i].caption for i in chosen),
-            swapped=tuple(swap_mark(scene.objects[i], self.swapped_captions, rng) for i in chosen),
-            use_global=bool(rng.random() < self.global_share),
+            swapped=tuple(swap_mark(scene.objects[i], contrast.swapped_captions, rng) for i in chosen),
+            use_global=bool(rng.random() < contrast.global_share),
         )
+        if not (row.use_global and contrast.global_instead):
+            return row
+        whole = dataclasses.replace(row, boxes=row.boxes[:0], captions=(), swapped=())
+        if rng.random() >= contrast.close_ups:
+            return whole
+        item, near = scene.objects[chosen[0]], close_up(picture, row.boxes[0].tolist(), row.captions[0], rng)
+        wrong = swap_mark(item, contrast.swapped_captions, rng)
+        return dataclasses.replace(whole, picture=near, global_swapped=wrong)
+
+
+def close_up(picture: Picture, box: Sequence[int], caption: str, rng: np.random.Generator) -> Picture:
+    """One object with up to half its size around it, as a picture of its own."""
+    x1, y1, x2, y2 = box
+    height, width = picture.pixels.shape[1:]
+    side = min(int(max(x2 - x1, y2 - y1) * rng.uniform(1.0, 1.5)), height, width)
+    left = int(np.clip(rng.integers(x2 - side, x1 + 1), 0, width - side))
+    top = int(np.clip(rng.integers(y2 - side, y1 + 1), 0, height - side))
+    pixels = picture.pixels[:, top : top + side, left : left + side].contiguous()
+    boxes = torch.tensor([[x1 - left, y1 - top, x2 - left, y2 - top]]).clamp(0, side)
+    return Picture(picture.picture_id, pixels, boxes, caption)
 
 
 def swap_mark(item: scenes.SceneObject, count: int, rng: np.random.Generator) -> tuple[str, ...]:

@@ -34,6 +34,9 @@ class PS3VisionConfig(TrunkConfig):
     """Add a learned position table per high-res scale."""
     residual_grid_size: int | None = None
     """Side of those tables; None: one entry per patch (published); else a coarse table, interpolated."""
+    reads_low_res: bool = True
+    """High-resolution patches also attend to the low-resolution tokens (published); False: among themselves
+    only."""
     highres_selection_feature: bool = True
     """Use the convolutional branch of the selector."""
     highres_selection_module_hidden_dim: int = 512

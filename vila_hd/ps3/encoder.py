@@ -337,12 +337,11 @@ class PS3VisionEncoder(VisionEncoder):
         for rows, owner in pass_batches(selection, picture):
             mask = rows >= 0
             padded = not bool(mask.all())
-            cache = low.cache[:blocks]
             _, kept, _ = self.trunk.run(
                 tokens[rows.clamp(min=0)],
                 blocks=blocks,
                 keep=needed,
-                cache=cache,
+                cache=low.cache[:blocks] if self.config.reads_low_res else None,
                 index=owner,
                 mask=mask if padded else None,
             )

@@ -29,8 +29,6 @@ def questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
     plate = plates[int(rng.integers(len(plates)))]
     count = sum(item.plate == plate for item in scene.objects)
     index = int(rng.integers(len(scene.objects)))
-    item = scene.objects[index]
-    x, y = (item.box[0] + item.box[2]) / 2 / scene.size[0], (item.box[1] + item.box[3]) / 2 / scene.size[1]
     return [
         *found,
         Question(
@@ -44,13 +42,20 @@ def questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
             answer=language.place_phrase(scene.place),
             kind="place",
         ),
-        Question(
-            text=language.fill(language.WHERE_QUESTIONS, rng, plate=item.plate, ink=item.ink),
-            answer=language.region_name(x, y),
-            kind="where",
-            object_index=index,
-        ),
+        where_question(scene, index, rng),
     ]
+
+
+def where_question(scene: Scene, index: int, rng: np.random.Generator) -> Question:
+    """Ask for the part of the picture that sign ``index`` is in."""
+    item = scene.objects[index]
+    x, y = (item.box[0] + item.box[2]) / 2 / scene.size[0], (item.box[1] + item.box[3]) / 2 / scene.size[1]
+    return Question(
+        text=language.fill(language.WHERE_QUESTIONS, rng, plate=item.plate, ink=item.ink),
+        answer=language.region_name(x, y),
+        kind="where",
+        object_index=index,
+    )
 
 
 def vocabulary_corpus() -> list[str]:

@@ -3,10 +3,15 @@
 import pytest
 import torch
 
-from train.config import DataConfig
+from train.config import ContrastiveConfig, DataConfig
 from train.data.scenes import QuestionDataset, RegionDataset, ScenePictures
 
 SMALL = DataConfig(size=(1280, 720), num_objects=3, items_per_picture=2)
+
+
+def regions(config, *, rows, seed, **contrast):
+    values = {"global_share": 0.0, **contrast}
+    return RegionDataset(config, rows=rows, seed=seed, contrast=ContrastiveConfig(**values))
 
 
 def test_order_of_repeated_pictures():
@@ -16,8 +21,7 @@ def test_order_of_repeated_pictures():
 
 
 def test_rows_do_not_depend_on_what_was_read_before():
-    fresh = RegionDataset(SMALL, rows=4, seed=3)
-    used = RegionDataset(SMALL, rows=4, seed=3)
+    fresh, used = regions(SMALL, rows=4, seed=3), regions(SMALL, rows=4, seed=3)
     assert used[0].picture.picture_id != used[2].picture.picture_id
     one, two = fresh[2], used[2]
     assert one.captions == two.captions
@@ -26,7 +30,7 @@ def test_rows_do_not_depend_on_what_was_read_before():
 
 
 def test_region_row():
-    row = RegionDataset(SMALL, rows=1, seed=0, global_share=1.0, swapped_captions=4)[0]
+    row = regions(SMALL, rows=1, seed=0, global_share=1.0, swapped_captions=4)[0]
     assert row.picture.pixels.dtype == torch.uint8
     assert row.picture.pixels.shape == (3, 720, 1280)
     assert row.boxes.shape == (2, 4)
@@ -37,9 +41,28 @@ def test_region_row():
         assert all(text.split(" with ")[0] == caption.split(" with ")[0] for text in wrong)
 
 
+def test_pictures_without_regions_are_whole_or_close_ups():
+    options = {"global_share": 1.0, "global_instead": True, "swapped_captions": 4}
+    plain = regions(SMALL, rows=3, seed=0)
+    whole = regions(SMALL, rows=3, seed=0, **options)
+    near = regions(SMALL, rows=3, seed=0, close_ups=1.0, **options)
+    for index in range(3):
+        row, close = whole[index], near[index]
+        assert row.use_global
+        assert (row.captions, row.swapped, row.global_swapped, len(row.boxes)) == ((), (), (), 0)
+        assert torch.equal(row.picture.pixels, plain[index].picture.pixels)
+        assert close.picture.global_caption == plain[index].captions[0]
+        assert len(set(close.global_swapped) - {close.picture.global_caption}) == 4
+        x1, y1, x2, y2 = plain[index].boxes[0].tolist()
+        left, top, right, bottom = close.picture.boxes[0].tolist()
+        assert (right - left, bottom - top) == (x2 - x1, y2 - y1)
+        sign = close.picture.pixels[:, top:bottom, left:right]
+        assert torch.equal(sign, plain[index].picture.pixels[:, y1:y2, x1:x2])
+
+
 def test_repeated_picture_is_rendered_once_and_asked_anew():
     config = DataConfig(size=(1280, 720), num_objects=4, items_per_picture=2, picture_repeats=2, block_size=2)
-    dataset = RegionDataset(config, rows=4, seed=0)
+    dataset = regions(config, rows=4, seed=0)
     first, again = dataset[0], dataset[2]
     assert first.picture is again.picture
     assert len({dataset[i].captions for i in (0, 2)} | {dataset[i].captions for i in (1, 3)}) > 2

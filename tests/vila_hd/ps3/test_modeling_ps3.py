@@ -252,6 +252,18 @@ def test_blocks_beyond_the_wanted_layer_do_not_run(tower, monkeypatch):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("reads", [True, False])
+def test_high_resolution_reads_low_resolution_unless_told_not_to(reads):
+    tower = tiny_tower(reads_low_res=reads)
+    low = tower.encode_low_res(pictures())
+    selection = tower.select(low, tower.score(low), options=HighResOptions())
+    expected = tower.encode_high_res(low, selection).features[0]
+    low.cache = [(key + 1, value + 1) for key, value in low.cache]
+    changed = not torch.equal(tower.encode_high_res(low, selection).features[0], expected)
+    assert changed == reads
+
+
+@torch.no_grad()
 def test_kept_layers_are_not_overwritten(tower):
     low = tower.encode_low_res(pictures(), layers=(0, 1, 2))
     for i, layer in enumerate((0, 1, 2)):
