@@ -13,7 +13,7 @@ STAMP := $(VENV)/.ready
 LMMS := .venv-lmms-eval
 NEED_PYTHON = test -n "$(PYTHON)" || { echo "error: no Python >= 3.11 found; install one or use 'make PYTHON=/path/to/python ...'"; exit 2; }
 
-.PHONY: help setup quickstart demo test test-slow test-browser fuzz test-lmms-eval check format nano clean
+.PHONY: help setup quickstart demo test test-slow test-browser fuzz test-lmms-eval check format nano claims clean
 
 help:
 	@echo "make quickstart  set up, then ask the bundled model about a 4K picture and show where it looked"
@@ -26,6 +26,7 @@ help:
 	@echo "make check       format, lint, types, import contracts, wheel contents"
 	@echo "make format      rewrite the files the way 'make check' wants them"
 	@echo "make nano        train the bundled model again (2 CPU cores, under two hours)"
+	@echo "make claims      measure the paper's claims on small models, write docs/claims.md (2 cores, see --plan)"
 	@echo "make setup       only the environment, in $(VENV)"
 	@echo "make clean       remove $(VENV), $(LMMS) and everything that was built"
 
@@ -85,6 +86,9 @@ format: setup
 nano: setup
 	$(PY) -m train recipe configs/train/nano.yaml --publish runs/nano/published
 	@echo "Ask it: $(VENV)/bin/vila-hd quickstart --model runs/nano/published"
+
+claims: setup
+	$(PY) -m eval claims
 
 clean:
 	rm -rf $(VENV) $(LMMS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -233,6 +233,22 @@ def _add_scenes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     scenes.set_defaults(run=_scenes)
 
 
+def _add_claims(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    claims = commands.add_parser("claims", help="the paper's claims, on models that are trained for it")
+    claims.add_argument("--only", type=int, nargs="+", default=[], metavar="N", help="numbers of claims")
+    claims.add_argument("--out", type=Path, metavar="DIR", help="default: runs/claims; to go on from")
+    claims.add_argument(
+        "--document", type=Path, metavar="FILE", help="default: docs/claims.md; of a smoke run: in --out"
+    )
+    claims.add_argument("--plan", action="store_true", help="say what would be done, and do nothing")
+    claims.add_argument(
+        "--smoke", action="store_true", help="does it all run? two training steps, two scenes"
+    )
+    claims.add_argument("--cores", type=int, default=2, help="trainings and answers at a time (default: 2)")
+    _add_output_options(claims)
+    claims.set_defaults(run=_claims)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = argparse.ArgumentParser(prog="python -m eval", description="Measure speed and accuracy.")
@@ -240,6 +256,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_general(commands)
     _add_scenes(commands)
     _add_speed(commands)
+    _add_claims(commands)
     return parser
 
 
@@ -392,6 +409,20 @@ def _scenes(args: argparse.Namespace, command: str) -> Report | None:
     with join_team() as team:
         report = run_scenes(run, command=command, team=team)
     return report if team.leads else None
+
+
+def _claims(args: argparse.Namespace, command: str) -> Report:
+    from .claims.runner import ClaimsRun, plan_report, run_claims
+
+    name = "claims_smoke" if args.smoke else "claims"
+    run = ClaimsRun(
+        out=args.out or Path("runs") / name,
+        only=tuple(args.only),
+        document=args.document or (None if args.smoke else Path("docs/claims.md")),
+        cores=args.cores,
+        smoke=args.smoke,
+    )
+    return (plan_report if args.plan else run_claims)(run, command=command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

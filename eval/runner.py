@@ -244,7 +244,7 @@ def run_facts(run: EvalRun, tasks: Sequence[Task]) -> dict[str, Cell]:
     facts: dict[str, Cell] = {
         **machine_facts(),
         "vila-hd": __version__,
-        "checkout": _checkout(),
+        "checkout": checkout(),
         "model": run.spec.label,
         **{name: value for name, value in run.spec.settings().items() if name != "model"},
         "weights": run.spec.fingerprint(),
@@ -258,7 +258,7 @@ def run_facts(run: EvalRun, tasks: Sequence[Task]) -> dict[str, Cell]:
     return {name: value for name, value in facts.items() if value is not None}
 
 
-def _checkout() -> str | None:
+def checkout() -> str | None:
     """The commit of this checkout, marked when files differ from it; None outside of git."""
     try:
         found = subprocess.run(

@@ -47,12 +47,13 @@ class Preset:
     def flops(self, looks: int) -> float:
         """Floating-point operations of the transformer blocks alone, for one picture and ``looks`` passes."""
         low = (self.scales[0] // self.patch) ** 2
+        first, further = self.encode(low, low), self.encode(self.pass_budget, low + self.pass_budget)
+        return sum(first) + looks * sum(further)
+
+    def encode(self, queries: int, keys: int) -> tuple[float, float]:
+        """Floating-point operations of the blocks' linear layers and of their attention."""
         weights = self.depth * (4 * self.width**2 + 2 * self.width * self.intermediate)
-
-        def encode(queries: int, keys: int) -> float:
-            return 2.0 * queries * weights + 4.0 * self.depth * queries * keys * self.width
-
-        return encode(low, low) + looks * encode(self.pass_budget, low + self.pass_budget)
+        return 2.0 * queries * weights, 4.0 * self.depth * queries * keys * self.width
 
 
 def _so400m(name: str, scales: tuple[int, ...], budgets: tuple[int, ...], lower: str | None) -> Preset:
