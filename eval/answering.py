@@ -15,7 +15,7 @@ from vila_hd.options import Box
 from vila_hd.processing_vila_hd import VilaHDProcessor
 from vila_hd.pruning.looks import layers_of
 from vila_hd.ps3.outputs import LowRes
-from vila_hd.two_step import Prefill
+from vila_hd.two_step import Phases, Prefill
 
 from .conditions import Condition
 from .registry import Benchmark, Example
@@ -92,16 +92,7 @@ class Answerer:
     ) -> list[Prediction]:
         """Predictions of every example under every condition. The low-resolution pass is shared."""
         pictures = [example.load_images() for example in examples]
-        prompts = [
-            self._prompt(example, len(shown)) for example, shown in zip(examples, pictures, strict=True)
-        ]
-        inputs = self.processor(
-            [list(shown) for shown in pictures],
-            prompts,
-            padding=True,
-            add_special_tokens=False,
-            return_tensors="pt",
-        )
+        inputs = self._inputs(examples, pictures)
         tower = self.model.model.vision_tower
         started = time.perf_counter()
         pixels = [picture.to(self.model.device) for picture in inputs["pixel_values"]]
@@ -132,6 +123,27 @@ class Answerer:
                     )
                 )
         return predictions
+
+    @torch.inference_mode()
+    def reading_seconds(self, example: Example, condition: Condition) -> dict[str, float]:
+        """Seconds of each part of reading one question, as ``Phases`` calls them; it is not answered."""
+        inputs, phases = self._inputs([example], [example.load_images()]), Phases(self.model.device)
+        given = (inputs["input_ids"], inputs["attention_mask"], inputs["pixel_values"])
+        self.model.prefill(*given, high_res=condition.options(), phases=phases)
+        return phases.seconds
+
+    def _inputs(self, examples: Sequence[Example], pictures: Sequence[Sequence[Any]]) -> Any:
+        """What the model reads of questions and their pictures."""
+        prompts = [
+            self._prompt(example, len(shown)) for example, shown in zip(examples, pictures, strict=True)
+        ]
+        return self.processor(
+            [list(shown) for shown in pictures],
+            prompts,
+            padding=True,
+            add_special_tokens=False,
+            return_tensors="pt",
+        )
 
     def _prompt(self, example: Example, num_images: int) -> str:
         items: list[dict[str, Any]] = [{"type": "image"}] * num_images

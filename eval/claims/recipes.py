@@ -20,3 +20,18 @@ PRETRAIN = Training(name="pretrain", config="pretrain", minutes=10)
 ALIGN = Training(name="align", config="align", after=PRETRAIN, minutes=5)
 SFT = Training(name="sft", config="sft", after=ALIGN, overrides=(looks(MANY),), minutes=9)
 SFT_FEW = Training(name="sft_few", config="sft", after=ALIGN, overrides=(looks(FEW),), minutes=7)
+
+ALL = (576, 2304)
+"""Every patch of the two scales."""
+
+WHOLE = Training(
+    name="sft_whole",
+    config="sft",
+    after=SFT,
+    overrides=(
+        f"looks.per_scale={list(ALL)}", "max_steps=60", "global_batch_size=6", "micro_batch_size=1",
+        "data.items_per_picture=2", "data.first_picture=600000",
+    ),
+    minutes=30,
+)  # fmt: skip
+"""Learns from whole pictures in full resolution, 756 visual tokens each."""

@@ -18,6 +18,7 @@ from vila_hd.ps3.regions import Regions
 from vila_hd.ps3.tokenization_ps3 import PS3Tokenizer
 from vila_hd.scenes import Scene, SceneConfig, answers, make_scene, render, split_seeds
 from vila_hd.scenes.language import caption
+from vila_hd.scenes.layout import Split
 
 from ..answering import box_recall
 
@@ -53,9 +54,9 @@ class Readings:
         ]
 
 
-def held_out(count: int, config: SceneConfig) -> Iterator[tuple[Scene, Tensor]]:
-    """Scenes of the test split and their pixels ``(3, height, width)`` uint8."""
-    for seed in split_seeds("test", count):
+def held_out(count: int, config: SceneConfig, *, split: Split = "test") -> Iterator[tuple[Scene, Tensor]]:
+    """Scenes that nothing was trained on, and their pixels ``(3, height, width)`` uint8."""
+    for seed in split_seeds(split, count):
         scene = make_scene(seed, config)
         yield scene, torch.from_numpy(render(scene)).permute(2, 0, 1).contiguous()
 
@@ -73,6 +74,29 @@ def one_each(boxes: Tensor) -> Regions:
     return Regions.from_boxes(list(boxes[:, None]))
 
 
+class Texts:
+    """A pre-trained text tower."""
+
+    def __init__(self, model: PS3Model, tokenizer: PS3Tokenizer) -> None:
+        self.model, self.tokenizer = model, tokenizer
+
+    @torch.inference_mode()
+    def __call__(self, wordings: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Unit vectors ``(A, O)`` of texts, and their prompts."""
+        vectors, prompts = self.model.get_text_features(self.tokenizer(list(wordings)))
+        return F.normalize(vectors, dim=-1), prompts
+
+
+def text_tower(folder: str) -> Texts:
+    """The text tower of a pre-trained model.
+
+    Raises:
+        VilaHDError: the folder holds none.
+    """
+    model = cast(PS3Model, PS3Model.from_pretrained(folder)).eval()
+    return Texts(model, PS3Tokenizer.from_pretrained(folder))
+
+
 class Reader:
     """A pre-trained model that is asked about scenes."""
 
@@ -82,8 +106,8 @@ class Reader:
         Raises:
             VilaHDError: it is none.
         """
-        self.model = cast(PS3Model, PS3Model.from_pretrained(folder)).eval()
-        self.tokenizer = PS3Tokenizer.from_pretrained(folder)
+        self.texts = text_tower(folder)
+        self.model = self.texts.model
 
     @torch.inference_mode()
     def read(self, scenes: Sequence[tuple[Scene, Tensor]], per_scale: tuple[int, ...]) -> Readings:
@@ -100,9 +124,9 @@ class Reader:
         for scene, pixels in scenes:
             signs = scene.objects
             known = {item.tier: answers(item.tier) for item in signs}
-            prompt = self._texts([item.query for item in signs])[1]
+            prompt = self.texts([item.query for item in signs])[1]
             wordings = [
-                self._texts([caption(item.plate, item.ink, item.tier, word) for word in known[item.tier]])[0]
+                self.texts([caption(item.plate, item.ink, item.tier, word) for word in known[item.tier]])[0]
                 for item in signs
             ]
             right = [known[item.tier].index(item.answer) for item in signs]
@@ -125,15 +149,10 @@ class Reader:
                     finest = [look[-1] for look in seen.selection.maps()]
                     recall += [box_recall(m, b, scene.size) for m, b in zip(finest, scene.boxes, strict=True)]
                     lows.append(F.normalize(seen.low.pooled[0], dim=-1))
-            texts.append(self._texts([scene.global_caption])[0][0])
+            texts.append(self.texts([scene.global_caption])[0][0])
         captions = [scene.global_caption for scene, _ in scenes]
         whole = tell_apart(torch.stack(lows), torch.stack(texts), captions)
         return Readings(own=tuple(own), given=tuple(given), recall=tuple(recall), whole=tuple(whole))
-
-    def _texts(self, wordings: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Unit vectors ``(A, O)`` of texts, and their prompts."""
-        vectors, prompts = self.model.get_text_features(self.tokenizer(list(wordings)))
-        return F.normalize(vectors, dim=-1), prompts
 
 
 def tell_apart(pictures: Tensor, texts: Tensor, captions: Sequence[str]) -> list[float]:

@@ -30,6 +30,9 @@ class Effort:
     scenes: int = 200
     """Small scenes that the trained models are asked about, every sign of each."""
 
+    scenes_whole: int = 50
+    """Small scenes that are seen in full resolution, every sign of each."""
+
     runs: int = 3
     """Timed runs; the median counts."""
 
@@ -40,7 +43,7 @@ class Effort:
     """Trainings of two steps with tiny widths: does everything run?"""
 
 
-SMOKE = Effort(scenes_4k=2, scenes=2, runs=1, preset="tiny", smoke=True)
+SMOKE = Effort(scenes_4k=2, scenes=2, scenes_whole=1, runs=1, preset="tiny", smoke=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +63,16 @@ class Workshop:
         """Folder of the model that a training made."""
         return str(self.models[training.name])
 
-    def scenes(self, kind: Literal["mark", "where"] = "mark") -> SceneBenchmark:
-        """Held-out scenes like those that the models of ``configs/claims`` are trained on."""
+    def scenes(self, kind: Literal["mark", "where"] = "mark", *, count: int | None = None) -> SceneBenchmark:
+        """Held-out scenes like those that the models of ``configs/claims`` are trained on.
+
+        Args:
+            kind: what is asked about every sign.
+            count: scenes; None: the usual number.
+        """
         data = read_yaml(CONFIGS / "_base.yaml")["data"]
         return SceneBenchmark(
-            count=self.effort.scenes,
+            count=self.effort.scenes if count is None else count,
             questions_per_scene=data["num_objects"],
             size=tuple(data["size"]),
             num_objects=data["num_objects"],
