@@ -20,6 +20,11 @@ def mean_interval(scores: Sequence[float]) -> tuple[float, float]:
     """95 % interval of the mean: Wilson's for right or wrong, else the percentile bootstrap's."""
     if is_binary(scores):
         return wilson_interval(sum(score == 1.0 for score in scores), len(scores))
+    return bootstrap_interval(scores)
+
+
+def bootstrap_interval(scores: Sequence[float]) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean."""
     values = np.asarray(scores)
     generator = np.random.default_rng(0)
     # Row by row: a matrix of all draws of a large benchmark would take gigabytes.

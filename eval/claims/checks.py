@@ -5,12 +5,12 @@ from statistics import mean
 
 import numpy as np
 
-from ..intervals import mean_interval
+from ..intervals import bootstrap_interval, mean_interval
 from ..report import Cell, Column
 from ..store import Prediction
 from .claim import Check
 
-SEEN = 0.5
+SEEN = 0.25
 """Share of the finest patches on a mark from which on it counts as seen."""
 
 
@@ -30,7 +30,7 @@ def paired_check(
         ValueError: other samples.
     """
     differences = [100 * (b - w) for b, w in zip(better, worse, strict=True)]
-    low, high = mean_interval(differences)
+    low, high = bootstrap_interval(differences)
     return Check(statement=statement, value=mean(differences), low=low, high=high, bound=bound, why=why)
 
 

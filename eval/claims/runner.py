@@ -16,12 +16,13 @@ from .ablations import ABLATION
 from .claim import Claim, Result, Training
 from .cost import COST
 from .document import SUMMARY_COLUMNS, Entry, write_document
+from .encoders import ENCODER
 from .looks import NANO, RESOLUTION, SELECTION, TEST_TIME
 from .pruning import PRUNING
 from .training import Trainer, in_order, say
 from .workshop import SMOKE, Effort, Workshop
 
-CLAIMS: tuple[Claim, ...] = (RESOLUTION, TEST_TIME, SELECTION, PRUNING, ABLATION, COST)
+CLAIMS: tuple[Claim, ...] = (ENCODER, RESOLUTION, TEST_TIME, SELECTION, PRUNING, ABLATION, COST)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,3 +70,8 @@ def test_reasons_come_from_the_numbers():
     text = explain(predictions((1.0, 0.9), (0.0, 0.0)), predictions((0.0, 0.9), (0.0, 0.9)), ("few", "many"))
     assert "few: the mark is seen in 50 % of the samples, 100 % right there, 0 % elsewhere" in text
     assert "many: the mark is seen in 100 % of the samples, 0 % right there, - elsewhere" in text
+
+
+def test_equal_scores_are_no_gain():
+    none = paired_check("s", [1.0, 0.0] * 20, [1.0, 0.0] * 20)
+    assert (none.value, none.low, none.high, none.outcome) == (0, 0, 0, "undecided")

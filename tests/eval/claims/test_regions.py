@@ -3,16 +3,7 @@
 import pytest
 import torch
 
-from eval.claims.regions import Reader, Readings, held_out, shares, tell_apart
-from eval.claims.training import CONFIGS
-from train.assembly import build_ps3
-from train.stage_files import load_model_file
-from vila_hd.scenes import SceneConfig
-
-
-@pytest.fixture(scope="module")
-def pictures():
-    return list(held_out(2, SceneConfig(size=(960, 960), num_objects=4, tiers={"texture": 1.0})))
+from eval.claims.regions import Reader, Readings, shares, tell_apart
 
 
 def test_pictures_and_boxes_belong_together(pictures):
@@ -25,15 +16,11 @@ def test_pictures_and_boxes_belong_together(pictures):
     torch.testing.assert_close(half[:, 2] - half[:, 0], (boxes[:, 2] - boxes[:, 0]).double() / 2)
 
 
-def test_every_sign_is_read_once(pictures, tmp_path):
-    torch.manual_seed(0)
-    model, tokenizer, _ = build_ps3(load_model_file(CONFIGS / "model" / "ps3.yaml"))
-    model.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path, copy_tokenizer=True)
-    found = Reader(str(tmp_path)).read(pictures, (16, 80))
+def test_every_sign_is_read_once(pictures, towers):
+    found = Reader(towers).read(pictures, (16, 80))
     assert [len(scores) for scores in (found.own, found.given, found.recall, found.whole)] == [8, 8, 8, 2]
     assert all(0 <= score <= 1 for score in (*found.recall, *found.per_picture()))
-    everything = Reader(str(tmp_path)).read(pictures, (576, 2304))
+    everything = Reader(towers).read(pictures, (576, 2304))
     assert set(everything.recall) == {1.0}
     assert everything.own == everything.given  # the same patches, whatever comes first
 
