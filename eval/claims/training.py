@@ -48,7 +48,7 @@ SMOKE_MODEL = {
     "llm": {
         "hidden_size": 32,
         "intermediate_size": 64,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": 3,  # one after those that FastV leaves alone
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
     },

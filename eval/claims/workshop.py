@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from vila_hd.errors import VilaHDError
 from vila_hd.utils.config import read_yaml
 
 from ..benchmarks.scenes import SceneBenchmark
@@ -86,7 +87,7 @@ class Workshop:
         """Predictions by condition, in the order of the benchmark. What was answered is not asked again.
 
         Raises:
-            VilaHDError: the model cannot be loaded, or answers nothing.
+            VilaHDError: the model cannot be loaded, or did not answer a question.
         """
         spec = ModelSpec(name=model)
         picture = hashlib.sha256(benchmark.example(0).load_images()[0].tobytes()).hexdigest()[:16]
@@ -95,4 +96,11 @@ class Workshop:
         path = self.out / "answers" / f"{key}.jsonl"
         task = Task(benchmark=benchmark, conditions=tuple(conditions), path=path, settings=settings)
         with Workers(spec, Work(processes=self.cores, threads=1)) as workers:
-            return task.answer(workers, Team())
+            answers = task.answer(workers, Team())
+        failed = [entry for entries in answers.values() for entry in entries if entry.error]
+        if failed:
+            raise VilaHDError(
+                f"{len(failed)} questions were not answered, {failed[0].uid} with {failed[0].error}: start "
+                f"again to ask them once more (answers: {path})"
+            )
+        return answers
