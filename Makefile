@@ -37,7 +37,7 @@ $(STAMP): setup.py constraints.txt
 	@$(NEED_PYTHON)
 	@echo "Setting up $(VENV) with $(PYTHON): once, a few minutes, mostly downloads (torch, transformers, deepspeed)."
 	@$(PYTHON) -m venv $(VENV) || { echo "error: '$(PYTHON) -m venv' failed; on Debian or Ubuntu: apt install python3-venv"; exit 2; }
-	$(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[train,eval,demo,dev]"
+	$(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[train,eval,demo,serve,dev]"
 	@touch $(STAMP)
 
 quickstart: setup

@@ -82,7 +82,7 @@ def answer_batch(
     rows = [_encode(processor, prompt, number) for number, prompt in enumerate(prompts)]
     lengths = [len(row) for row in rows]
     _check_context(model, lengths, rows)  # before anything slow happens
-    ids, mask = (part.to(model.device) for part in _pad_left(rows, pad))
+    ids, mask = (part.to(model.device) for part in pad_left(rows, pad))
     pictures = [picture for prompt in prompts for picture in prompt.pictures]
     if pictures:
         pixels = list(processor.image_processor(pictures, return_tensors=None)["pixel_values"])
@@ -123,7 +123,7 @@ def _check_context(
             raise PromptError(str(error), number) from error
 
 
-def _pad_left(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+def pad_left(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     """``(ids, mask)``, both ``(rows, longest)`` int64; the mask is 0 at padding."""
     longest = max(len(row) for row in rows)
     ids = [[pad_id] * (longest - len(row)) + list(row) for row in rows]

@@ -256,7 +256,7 @@ class _Turn:
     def answer(self, ids: Tensor) -> Answer:
         """The answer with everything that is known about it."""
         text = self.processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
-        looks = tuple(self._look(i) for i in range(len(self.pictures)))
+        looks = self._looks()
         visual = len(looks) * self.model.config.low_res_tokens
         receipt = Receipt.from_looks(
             looks,
@@ -274,25 +274,51 @@ class _Turn:
         )
         return Answer(text=text, receipt=receipt, looks=looks, history=history)
 
-    def _look(self, picture: int) -> Look:
-        assert self.prefill is not None
-        config, prefill = self.model.config, self.prefill
-        pixels = self.pixel_values[picture]
-        grid = config.low_res_grid
-        scores = torch.zeros(grid, grid)
-        maps: Sequence[Tensor] = empty_pass_maps(prefill.low_res.grids[picture])
-        if prefill.selection is not None and prefill.scores is not None:
-            scores, maps = prefill.scores[picture], prefill.selection.pass_maps()[picture]
-        return make_look(
-            config,
-            scores,
-            maps,
-            processed_size=(pixels.shape[2], pixels.shape[1]),
-            original_size=self.pictures[picture].size,
-            low_res_tokens=prefill.low_counts[picture],
-            high_res_tokens=prefill.counts[picture],
-            kept_passes=0 if self.kept is None else self.kept.selection.num_passes,
+    def _looks(self) -> tuple[Look, ...]:
+        prefill = self.prefill
+        if prefill is None:
+            return ()
+        kept_passes = 0 if self.kept is None else self.kept.selection.num_passes
+        return tuple(
+            look_of(self.model, prefill, i, picture=i, original_size=picture.size, kept_passes=kept_passes)
+            for i, picture in enumerate(self.pictures)
         )
+
+
+def look_of(
+    model: VilaHDForConditionalGeneration,
+    prefill: Prefill,
+    look: int,
+    *,
+    picture: int,
+    original_size: tuple[int, int],
+    kept_passes: int = 0,
+) -> Look:
+    """What one look of a prefilled prompt saw.
+
+    Args:
+        model: that filled it.
+        prefill: what came of it.
+        look: number of the run of placeholders.
+        picture: number of the picture that it shows.
+        original_size: (width, height) of the picture's frame, in pixels.
+        kept_passes: see ``Look``.
+    """
+    config, pixels = model.config, prefill.low_res.pictures[picture]
+    scores = torch.zeros(config.low_res_grid, config.low_res_grid)
+    maps: Sequence[Tensor] = empty_pass_maps(prefill.low_res.grids[picture])
+    if prefill.selection is not None and prefill.scores is not None:
+        scores, maps = prefill.scores[look], prefill.selection.pass_maps()[look]
+    return make_look(
+        config,
+        scores,
+        maps,
+        processed_size=(pixels.shape[2], pixels.shape[1]),
+        original_size=original_size,
+        low_res_tokens=prefill.low_counts[look],
+        high_res_tokens=prefill.counts[look],
+        kept_passes=kept_passes,
+    )
 
 
 def make_look(

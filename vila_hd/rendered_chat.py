@@ -74,25 +74,29 @@ class _Words:
     text: str
 
 
-def check_chat(messages: Chat) -> list[dict[str, Any]]:
+def check_chat(messages: Chat, *, literal: bool = False) -> list[dict[str, Any]]:
     """The messages as plain dictionaries of ``role`` and ``content``.
+
+    Args:
+        messages: see ``Chat``.
+        literal: texts may contain ``<image>``: whoever tokenises them takes it as ordinary characters.
 
     Raises:
         VilaHDError: no messages, an unknown role or content of another form.
     """
     if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence) or not messages:
         raise VilaHDError(f"conversation {messages!r:.60}: give a list of messages with role and content")
-    return [_check_message(message, f"message {i}") for i, message in enumerate(messages)]
+    return [_check_message(message, f"message {i}", literal) for i, message in enumerate(messages)]
 
 
-def _check_message(message: Any, where: str) -> dict[str, Any]:
+def _check_message(message: Any, where: str, literal: bool) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise VilaHDError(f"{where} is {message!r:.60}: give a mapping with role and content")
     role, content = message.get("role"), message.get("content")
     if role not in ROLES:
         raise VilaHDError(f"{where}: role {role!r:.60} is not known; use one of {', '.join(ROLES)}")
     if isinstance(content, str):
-        return {"role": role, "content": _check_text(content, where)}
+        return {"role": role, "content": _check_text(content, where, literal)}
     if not isinstance(content, Sequence) or isinstance(content, bytes):
         raise VilaHDError(f"{where}: content {content!r:.60}; give a text, or a list of image and text items")
     items: list[dict[str, str]] = []
@@ -105,7 +109,7 @@ def _check_message(message: Any, where: str) -> dict[str, Any]:
         if kind == "image":
             items.append({"type": "image"})
         elif kind == "text" and isinstance(item.get("text"), str):
-            items.append({"type": "text", "text": _check_text(item["text"], where)})
+            items.append({"type": "text", "text": _check_text(item["text"], where, literal)})
         else:
             raise VilaHDError(
                 f"{where}: content item {item!r:.60}; use {{'type': 'image'}} or "
@@ -114,8 +118,8 @@ def _check_message(message: Any, where: str) -> dict[str, Any]:
     return {"role": role, "content": items}
 
 
-def _check_text(text: str, where: str) -> str:
-    if IMAGE_TOKEN in text:
+def _check_text(text: str, where: str, literal: bool) -> str:
+    if IMAGE_TOKEN in text and not literal:
         raise VilaHDError(
             f"{where}: the text contains {IMAGE_TOKEN}, which stands for a picture; make the content a list "
             "with an item {'type': 'image'} in its place"

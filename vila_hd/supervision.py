@@ -121,13 +121,7 @@ class ConversationEncoder:
         chat = render_chat(self._render, checked)
         ids, offsets = self._tokenise(chat)
         expanded, offsets = self.processor.expand_placeholders(ids, offsets)
-        found, expected = ids.count(self.processor.image_token_id), count_images(checked)
-        if found != expected:
-            raise VilaHDError(
-                f"the conversation has {expected} picture(s) but the chat template writes {found} "
-                f"{self.processor.image_token}; use a template that reads image items "
-                "(vila_hd.add_pictures_to_template)"
-            )
+        self._check_pictures(ids, checked)
         turns = tuple(self._place(chat, reply, expanded, offsets) for reply in chat.replies)
         labels = self._label(expanded, turns)
         if all(label == IGNORE_INDEX for label in labels):
@@ -135,6 +129,31 @@ class ConversationEncoder:
                 "nothing to supervise: every answer is empty and the chat template ends no turn; write one"
             )
         return EncodedConversation(chat.text, expanded, labels, offsets, turns)
+
+    def prompt(self, messages: Chat) -> list[int]:
+        """Ids of a conversation that waits for its answer; ``<image>`` in a text is ordinary characters, too.
+
+        Args:
+            messages: see ``__call__``; the last one is not the assistant's.
+
+        Raises:
+            VilaHDError: a message of another form, a template that fails, or pictures that it drops.
+        """
+        checked = check_chat(messages, literal=True)
+        if checked[-1]["role"] == "assistant":
+            raise VilaHDError("the last message is the assistant's: end with a question")
+        ids, _ = self._tokenise(render_chat(lambda given, _: self._render(given, True), checked))
+        self._check_pictures(ids, checked)
+        return self.processor.expand_placeholders(ids)[0]
+
+    def _check_pictures(self, ids: list[int], messages: list[dict[str, Any]]) -> None:
+        found, expected = ids.count(self.processor.image_token_id), count_images(messages)
+        if found != expected:
+            raise VilaHDError(
+                f"the conversation has {expected} picture(s) but the chat template writes {found} "
+                f"{self.processor.image_token}; use a template that reads image items "
+                "(vila_hd.add_pictures_to_template)"
+            )
 
     def _render(self, messages: list[dict[str, Any]], generation_prompt: bool) -> str:
         try:

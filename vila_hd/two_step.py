@@ -399,14 +399,30 @@ def regions_from_options(
         raise VilaHDError(
             "regions are in pixels of the original pictures: pass the processor's image_sizes, too"
         )
+    boxes = region_boxes(options, torch.as_tensor(image_sizes).tolist(), num_pictures)
+    index = range(num_pictures) if look_index is None else look_index.tolist()
+    return Regions.from_boxes([boxes[i] for i in index])
+
+
+def region_boxes(
+    options: HighResOptions, sizes: Sequence[tuple[int, int]], num_pictures: int
+) -> list[Tensor]:
+    """Per picture ``(n, 4)``: the boxes of ``options`` as shares of the picture's width and height.
+
+    Args:
+        options: with boxes in pixels.
+        sizes: (height, width) of each picture.
+        num_pictures: how many there are.
+
+    Raises:
+        VilaHDError: numbers differ, or a box leaves its picture.
+    """
     if len(options.regions) != num_pictures:
         raise VilaHDError(
             f"{len(options.regions)} list(s) of regions for {num_pictures} picture(s): give one per picture"
         )
     boxes = []
-    for picture_boxes, (height, width) in zip(
-        options.regions, torch.as_tensor(image_sizes).tolist(), strict=True
-    ):
+    for picture_boxes, (height, width) in zip(options.regions, sizes, strict=True):
         for box in picture_boxes:
             if box[0] < 0 or box[1] < 0 or box[2] > width or box[3] > height:
                 raise VilaHDError(
@@ -414,8 +430,7 @@ def regions_from_options(
                 )
         size = torch.tensor([width, height, width, height], dtype=torch.float64)
         boxes.append(torch.tensor(picture_boxes, dtype=torch.float64).view(-1, 4) / size)
-    index = range(num_pictures) if look_index is None else look_index.tolist()
-    return Regions.from_boxes([boxes[i] for i in index])
+    return boxes
 
 
 def _owners(look_index: Tensor | None, runs: Runs, low: LowRes) -> Tensor | None:

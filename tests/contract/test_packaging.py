@@ -45,7 +45,9 @@ def test_extras_are_the_documented_ones():
 
 def test_everything_that_setup_installs_is_pinned_inside_its_range():
     wanted = ast.literal_eval(setup_arguments()["install_requires"])
-    wanted += [line for extra in ("train", "eval", "demo", "browser", "dev") for line in extras()[extra]]
+    wanted += [
+        line for extra in ("train", "eval", "demo", "browser", "serve", "dev") for line in extras()[extra]
+    ]
     known = pins()
     for line in wanted:
         requirement = Requirement(line)

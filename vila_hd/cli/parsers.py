@@ -12,6 +12,8 @@ DEFAULT_MODEL = "nano"
 COMMANDS = {
     "ask": "ask one question about one or more pictures",
     "chat": "talk about pictures in the terminal",
+    "serve": "answer over HTTP, with the API of OpenAI (extra serve)",
+    "mcp": "be a tool for agents over standard input and output (extra serve)",
     "quickstart": "show what the bundled model can do with a 4K picture",
     "info": "what a model is made of and what its looks cost, without loading it",
     "doctor": "check this installation, and the files of a model folder",
@@ -78,6 +80,81 @@ def _chat(parser: Parser) -> None:
     parser.add_argument("--quiet", action="store_true", help="print no receipts")
 
 
+def _serve(parser: Parser) -> None:
+    parser.allow_abbrev = False  # --api-key KEY must not pass for --api-key-file
+    _add_model(parser)
+    group = parser.add_argument_group("server")
+    group.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    group.add_argument("--port", type=_count, default=8000, help="0: any free one (%(default)s)")
+    group.add_argument("--served-name", metavar="NAME", help="what requests call the model; default: --model")
+    group.add_argument(
+        "--api-key-file",
+        type=Path,
+        metavar="FILE",
+        help="keys that open the API, one a line; default: the environment variable VILA_HD_API_KEY",
+    )
+    group.add_argument(
+        "--allow-hosts",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="further names of a server that listens on this machine only (behind a proxy, for example)",
+    )
+    group.add_argument(
+        "--grace", type=_count, default=30, metavar="S", help="seconds to end answers in (%(default)s)"
+    )
+    _add_serving(parser)
+
+
+def _mcp(parser: Parser) -> None:
+    _add_model(parser)
+    parser.set_defaults(
+        host="127.0.0.1", port=0, served_name=None, api_key_file=None, allow_hosts=[], grace=0
+    )
+    _add_serving(parser)
+
+
+def _add_serving(parser: Parser) -> None:
+    sources = parser.add_argument_group("pictures (those in a request itself are always read)")
+    sources.add_argument("--allow-urls", action="store_true", help="fetch pictures from any public host")
+    sources.add_argument(
+        "--url-hosts", nargs="+", default=[], metavar="HOST", help="fetch pictures from these hosts only"
+    )
+    sources.add_argument(
+        "--allow-files",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="DIR",
+        help="read pictures of these folders (file:// addresses)",
+    )
+    limits = parser.add_argument_group("limits")
+    for name, default, unit, about in (
+        ("max-batch", 16, "N", "answers that are written together"),
+        ("max-new-tokens", 1024, "N", "longest answer that a request may ask for"),
+        ("max-pictures", 16, "N", "pictures of one request"),
+        ("max-megapixels", 100, "N", "largest picture"),
+        ("max-body-mb", 64, "MB", "largest request"),
+    ):
+        limits.add_argument(
+            f"--{name}", type=_positive, default=default, metavar=unit, help=f"{about} (%(default)s)"
+        )
+    limits.add_argument(
+        "--max-waiting",
+        type=_count,
+        default=64,
+        metavar="N",
+        help="further requests that may wait; more are refused with status 429 (%(default)s)",
+    )
+    limits.add_argument(
+        "--picture-cache-mb",
+        type=_count,
+        default=512,
+        metavar="MB",
+        help="memory for pictures that may be asked about again (%(default)s)",
+    )
+
+
 def _quickstart(parser: Parser) -> None:
     add_model(parser)
     parser.add_argument(
@@ -135,6 +212,8 @@ def _scene(parser: Parser) -> None:
 _BUILDERS = {
     "ask": _ask,
     "chat": _chat,
+    "serve": _serve,
+    "mcp": _mcp,
     "quickstart": _quickstart,
     "info": _info,
     "doctor": _doctor,

@@ -204,6 +204,11 @@ class Views:
         self.size: Size = (picture.shape[1], picture.shape[2])
         self._levels: dict[int, Tensor] = {1: picture}
 
+    @property
+    def levels(self) -> list[Tensor]:
+        """The picture and the reductions of it that were made so far."""
+        return list(self._levels.values())
+
     def _level(self, out_size: Size) -> tuple[Tensor, tuple[float, float]]:
         """Return the picture that ``out_size`` is made from, and the rows and columns of it that count."""
         halvings = 0
