@@ -82,7 +82,7 @@ def _chat(parser: Parser) -> None:
 
 def _serve(parser: Parser) -> None:
     parser.allow_abbrev = False  # --api-key KEY must not pass for --api-key-file
-    _add_model(parser)
+    add_model(parser)
     group = parser.add_argument_group("server")
     group.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     group.add_argument("--port", type=_count, default=8000, help="0: any free one (%(default)s)")
@@ -107,7 +107,7 @@ def _serve(parser: Parser) -> None:
 
 
 def _mcp(parser: Parser) -> None:
-    _add_model(parser)
+    add_model(parser)
     parser.set_defaults(
         host="127.0.0.1", port=0, served_name=None, api_key_file=None, allow_hosts=[], grace=0
     )

@@ -61,6 +61,8 @@ class PromptReader:
         options = model.resolve_options(question.high_res)
         if options.pruning is not None and options.pruning.in_language_model:
             raise VilaHDError(f"pruning {options.pruning}: rows that drop tokens themselves share no batch")
+        if options.only_regions:
+            raise VilaHDError("only_regions: not served; leave it out, boxes come first anyway")
         if options.budget == 0:
             return Kind(True, True, "saliency", False, options.pruning)
         guide: Guide = "prompt" if model.wants_prompt(options) else "saliency"
