@@ -250,8 +250,8 @@ class _Turn:
         known = self.before.low_res
         if known is None or len(known.pictures) != len(self.pictures):
             return None
-        # A question at budget 0 kept no keys and values.
-        return known if known.cache else None
+        # A question at budget 0 kept no keys and values, which a choice needs.
+        return known if known.cache or not self.model.config.vision_config.chooses else None
 
     def answer(self, ids: Tensor) -> Answer:
         """The answer with everything that is known about it."""

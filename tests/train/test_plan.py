@@ -17,6 +17,7 @@ from train.plan_report import GB, Gpus, Plan
 from train.stages import count_by_component, freeze_all_but
 from vila_hd.errors import VilaHDError
 from vila_hd.testing import tiny_config, tiny_model, tiny_processor
+from vila_hd.towers.choice import EncoderChoice
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,6 +49,28 @@ def test_tokens_are_those_of_the_looks(tiny_stage, tmp_path):
     plan = plan_stage(tiny_stage(tmp_path, looks={"per_scale": [16, 64]}), Gpus(2, 1.0), words=10)
     # 2 x 2 patches per token: 4 low-resolution ones, 80 / 4 others.
     assert (plan.visual_tokens, plan.tokens) == (24, 34)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "tokens", "squares"),
+    [
+        (EncoderChoice(kind="low_res"), 4, 1),
+        (EncoderChoice(kind="anyres", max_tiles=6), 4 + 6 * 4, 7),
+        (EncoderChoice(kind="s2", scales=(32, 64)), 16, 5),
+    ],
+    ids=lambda value: getattr(value, "kind", None),
+)
+def test_a_tower_that_sees_whole_pictures(encoder, tokens, squares, tiny_stage, tmp_path):
+    def plan_of(encoder):
+        folder = tmp_path / encoder.kind
+        tiny_config(encoder=encoder).save_pretrained(folder)
+        config = tiny_stage(tmp_path, model=str(folder), trainable=["vision", "projector", "llm"])
+        return plan_stage(config, Gpus(1, 1.0), words=10)
+
+    plan, one = plan_of(encoder), plan_of(EncoderChoice(kind="low_res"))
+    assert (plan.visual_tokens, plan.tokens) == (tokens, tokens + 10)
+    assert plan.activations["tower, low"] == squares * one.activations["tower, low"]
+    assert plan.activations["tower, high"] == 0
 
 
 @pytest.mark.parametrize(("text", "expected"), [("4x24GB", Gpus(4, 24.0)), ("80gb", Gpus(1, 80.0))])

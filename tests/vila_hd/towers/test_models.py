@@ -106,6 +106,7 @@ def test_a_conversation_goes_on(encoder):
     first = vila_hd.ask(model, processor, PICTURES[:1], "what?", max_new_tokens=2)
     second = vila_hd.ask(model, processor, [], "and?", max_new_tokens=2, history=first.history)
     assert second.receipt.looks[0].visual_tokens == first.receipt.looks[0].visual_tokens
+    assert second.history.low_res is first.history.low_res  # the first view is not made again
 
 
 @kinds
