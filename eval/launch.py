@@ -73,6 +73,9 @@ def _add_speed(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     mllm.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: cpu)")
     mllm.add_argument("--looks", type=int, nargs="+", default=[2, 4, 6, 12], help="as for tower")
     mllm.add_argument(
+        "--encoders", nargs="*", default=["anyres", "s2"], help="also low_res (default: anyres s2)"
+    )
+    mllm.add_argument(
         "--batches", type=int, nargs="+", default=[1, 4], help="prompts together (default: 1 4)"
     )
     mllm.add_argument(
@@ -366,8 +369,8 @@ def _speed_mllm(args: argparse.Namespace, command: str) -> Report:
 
     run = MllmRun(
         preset=args.preset, dtype=args.dtype, device=args.device, looks=tuple(args.looks),
-        prune=tuple(args.prune), batches=tuple(args.batches), max_pixels=args.max_pixels,
-        threads=args.threads, runs=args.runs,
+        encoders=tuple(args.encoders), prune=tuple(args.prune), batches=tuple(args.batches),
+        max_pixels=args.max_pixels, threads=args.threads, runs=args.runs,
     )  # fmt: skip
     return run_mllm(run, command=command)
 

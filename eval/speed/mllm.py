@@ -10,6 +10,8 @@ import torch
 
 from vila_hd.errors import VilaHDError
 from vila_hd.options import Pruning
+from vila_hd.towers.choice import Kind
+from vila_hd.towers.tiling import choose_tiles
 
 from ..report import Cell, Column, Report, Table, machine_facts
 from .client import Worker
@@ -20,6 +22,9 @@ SIZE = (3840, 2160)
 """Width and height of the picture in pixels."""
 
 PEER = "Qwen2.5-VL"
+
+WHOLE: dict[Kind, str] = {"low_res": "low resolution", "anyres": "AnyRes", "s2": "S2"}
+"""Encoders that see whole pictures and how rows call them, with the settings that they have by default."""
 
 TARGET_PATCHES, TARGET = 0.18, 5.0
 """At this share of the patches the first token shall come so many times as fast as the peer's."""
@@ -37,6 +42,9 @@ class MllmRun:
 
     looks: tuple[int, ...] = (2, 4, 6, 12)
     """High-resolution passes of ours, a row each."""
+
+    encoders: tuple[Kind, ...] = ("anyres", "s2")
+    """Other ways to see with the trunk of ours, a row each."""
 
     prune: tuple[str, ...] = ()
     """Prunings of all visual tokens, a row each."""
@@ -61,6 +69,9 @@ class MllmRun:
         get_mllm_preset(self.preset)
         for text in self.prune:
             Pruning.parse(text)
+        unknown = [kind for kind in self.encoders if kind not in WHOLE]
+        if unknown:
+            raise VilaHDError(f"--encoders {unknown[0]}: use some of {', '.join(WHOLE)}")
         for name in ("looks", "batches"):
             if not getattr(self, name) or min(getattr(self, name)) < 1:
                 raise VilaHDError(f"--{name} {list(getattr(self, name))}: give numbers >= 1")
@@ -97,12 +108,15 @@ def subjects_of(run: MllmRun) -> list[Subject]:
     for looks in run.looks:
         budget = min(looks * tower.pass_budget, patches)
         share = budget / patches
-        job = {"subject": "vila_hd", "budget": budget, "prune": None}
+        job = {"subject": "vila_hd", "encoder": "ps3", "budget": budget, "prune": None}
         found.append(
             Subject(name=f"VILA-HD {share:.0%}", job=job, flops=flops_of(preset, budget), share=share)
         )
+    for kind in run.encoders:
+        job = {"subject": "vila_hd", "encoder": kind, "budget": "all", "prune": None}
+        found.append(Subject(name=WHOLE[kind], job=job, flops=whole_flops(preset, kind)))
     for text in run.prune:
-        job = {"subject": "vila_hd", "budget": "all", "prune": text}
+        job = {"subject": "vila_hd", "encoder": "ps3", "budget": "all", "prune": text}
         kept = None if Pruning.parse(text).in_language_model else Pruning.parse(text)
         found.append(Subject(name=f"all, {text}", job=job, flops=flops_of(preset, patches, kept)))
     return found
@@ -118,6 +132,22 @@ def flops_of(preset: MllmPreset, budget: int, pruning: Pruning | None = None) ->
     # The second pass goes on behind the low-resolution tokens of the first.
     language_flops = language.flops(low + WORDS) + language.flops(visual + WORDS) - language.flops(low)
     return tower.flops(-(-budget // tower.pass_budget)) + language_flops
+
+
+def whole_flops(preset: MllmPreset, kind: Kind) -> float:
+    """Operations of the trunk and the language model where whole pictures are seen."""
+    tower = preset.tower
+    side = tower.scales[0] // tower.patch
+    per_view = (-(-side // 2)) ** 2
+    if kind == "s2":
+        squares, tokens = 1 + 4 + 16, (-(-4 * side // 2)) ** 2
+    elif kind == "anyres":
+        rows, columns = choose_tiles(SIZE[1], SIZE[0], tile=tower.scales[0], max_tiles=16)
+        squares = 1 + rows * columns
+        tokens = squares * per_view
+    else:
+        squares, tokens = 1, per_view
+    return squares * tower.flops(0) + preset.language.flops(tokens + WORDS)
 
 
 def measure(run: MllmRun, subject: Subject, batch: int) -> dict[str, Cell]:

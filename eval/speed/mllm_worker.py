@@ -21,6 +21,8 @@ from transformers import (
 from vila_hd.configuration_vila_hd import VilaHDConfig
 from vila_hd.modeling_vila_hd import VilaHDForConditionalGeneration
 from vila_hd.options import HighResOptions, Pruning
+from vila_hd.ps3.configuration_ps3 import PS3VisionConfig
+from vila_hd.towers.choice import EncoderChoice
 
 from . import measuring
 from .mllm_presets import IMAGE_ID, WORDS, get_mllm_preset, qwen_grid
@@ -67,21 +69,26 @@ def prompt_ids(visual: int, job: dict[str, Any]) -> Tensor:
 
 
 def vila_hd(job: dict[str, Any]) -> Subject:
-    """Ours: the question chooses, unless everything is looked at."""
+    """Ours: the question chooses, unless everything is looked at; or the trunk with another encoder."""
     preset = get_mllm_preset(job["preset"])
+    tower = PS3VisionConfig(**preset.tower.config)
+    chooses = job["encoder"] == "ps3"
+    side = preset.tower.side
+    width, height = (side, side) if chooses else job["size"]  # the others make their views of any shape
     config = VilaHDConfig(
-        vision_config=dict(preset.tower.config),
+        vision_config=EncoderChoice(kind=job["encoder"]).config(tower),
         text_config={"model_type": "qwen2", **preset.language.config()},
         image_token_id=IMAGE_ID,
+        prompt_head="mlp" if chooses else None,
+        high_res_position=chooses,
+        default_guide="prompt" if chooses else "saliency",
     )
     model = random_model(VilaHDForConditionalGeneration, config, job)
-    side = preset.tower.side
     generator = torch.Generator().manual_seed(job["seed"])
-    pixels = torch.randint(256, (job["batch"], 3, side, side), dtype=torch.uint8, generator=generator)
-    whole = job["budget"] == "all"
+    pixels = torch.randint(256, (job["batch"], 3, height, width), dtype=torch.uint8, generator=generator)
     options = HighResOptions(
         budget=job["budget"],
-        guided_by="saliency" if whole else "prompt",
+        guided_by="saliency" if job["budget"] == "all" else "prompt",
         pruning=None if job["prune"] is None else Pruning.parse(job["prune"]),
     )
     ids = prompt_ids(config.low_res_tokens, job)

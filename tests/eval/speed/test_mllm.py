@@ -9,9 +9,9 @@ from transformers import AutoModel, Qwen2Config
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from eval.launch import main
-from eval.speed.mllm import MllmRun, compare, flops_of, subjects_of, verdict
+from eval.speed.mllm import MllmRun, compare, flops_of, subjects_of, verdict, whole_flops
 from eval.speed.mllm_presets import PRESETS, LanguageSize, qwen_grid
-from eval.speed.mllm_worker import qwen
+from eval.speed.mllm_worker import build, qwen
 from vila_hd.errors import VilaHDError
 from vila_hd.options import Pruning
 
@@ -34,11 +34,12 @@ def test_the_paper_s_cap_gives_five_thousand_tokens() -> None:
 
 
 def test_rows_of_the_command_are_the_paper_s_shares() -> None:
-    peer, *ours = subjects_of(MllmRun(preset="0.5b", prune=("tome:0.5",)))
+    peer, *ours, anyres, s2, pruned = subjects_of(MllmRun(preset="0.5b", prune=("tome:0.5",)))
     assert peer.name == "Qwen2.5-VL"
-    assert [subject.name for subject in ours[:-1]] == [f"VILA-HD {n}%" for n in (6, 12, 18, 35)]
-    assert [subject.job["budget"] for subject in ours] == [5120, 10240, 15360, 30720, "all"]
-    assert ours[-1].name == "all, tome:0.5"
+    assert [subject.name for subject in ours] == [f"VILA-HD {n}%" for n in (6, 12, 18, 35)]
+    assert [subject.job["budget"] for subject in ours] == [5120, 10240, 15360, 30720]
+    assert [anyres.name, s2.name, pruned.name] == ["AnyRes", "S2", "all, tome:0.5"]
+    assert {subject.job["budget"] for subject in (anyres, s2, pruned)} == {"all"}
 
 
 def test_operations_of_the_language_model_are_what_torch_counts() -> None:
@@ -71,6 +72,20 @@ def test_our_operations_grow_with_the_budget_and_shrink_with_pruning() -> None:
     assert pruned < whole
 
 
+@pytest.mark.parametrize(
+    ("kind", "squares", "tokens"), [("anyres", 16, 64), ("s2", 21, 64), ("low_res", 1, 4)]
+)
+def test_encoders_of_whole_pictures_run_with_the_tokens_that_are_counted(
+    kind: str, squares: int, tokens: int
+) -> None:
+    with torch.inference_mode():
+        job = {**JOB, "batch": 1, "subject": "vila_hd", "encoder": kind, "budget": "all", "prune": None}
+        assert build(job)().tokens == tokens
+    preset = PRESETS["tiny"]
+    expected = squares * preset.tower.flops(0) + preset.language.flops(tokens + 32)
+    assert whole_flops(preset, kind) == expected
+
+
 def row(who: str, first: float, share: float | None = None) -> dict:
     return {"who": who, "batch": 1, "first": first, "first_cpu": 2 * first, "tflop": first, "share": share}
 
@@ -92,6 +107,7 @@ def test_the_target_is_told_as_it_is(seconds: float, word: str) -> None:
         (["--preset", "huge"], "'huge' is unknown: use one of 7b, 0.5b, small, tiny"),
         (["--preset", "tiny", "--looks", "0"], "--looks [0]"),
         (["--preset", "tiny", "--prune", "tome"], "pruning 'tome'"),
+        (["--preset", "tiny", "--encoders", "ps3"], "--encoders ps3: use some of low_res, anyres, s2"),
         (["--preset", "tiny", "--max-pixels", "5"], "--max-pixels 5: use 784 or more"),
     ],
 )
@@ -108,7 +124,7 @@ def test_a_run_without_rows_is_refused() -> None:
 @pytest.mark.slow
 def test_the_command_measures_every_row(tmp_path, capsys) -> None:
     argv = ["--preset", "tiny", "--runs", "1", "--threads", "1", "--looks", "2", "--prune", "fastv:0.5"]
-    argv += ["--max-pixels", "100000", "--json", str(tmp_path / "report.json")]
+    argv += ["--encoders", "--max-pixels", "100000", "--json", str(tmp_path / "report.json")]
     assert main(["speed", "mllm", *argv, "--batches", "1", "2"]) == 0
     rows = json.loads((tmp_path / "report.json").read_text())["tables"][0]["rows"]
     assert [row["who"] for row in rows[:3]] == ["Qwen2.5-VL", "VILA-HD 3%", "all, fastv:0.5"]
