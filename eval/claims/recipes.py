@@ -16,10 +16,10 @@ def looks(budget: int) -> str:
     return f"looks.per_scale={list(split(budget))}"
 
 
-PRETRAIN = Training(name="pretrain", config="pretrain", minutes=10)
+PRETRAIN = Training(name="pretrain", config="pretrain", minutes=9)
 ALIGN = Training(name="align", config="align", after=PRETRAIN, minutes=5)
-SFT = Training(name="sft", config="sft", after=ALIGN, overrides=(looks(MANY),), minutes=9)
-SFT_FEW = Training(name="sft_few", config="sft", after=ALIGN, overrides=(looks(FEW),), minutes=7)
+SFT = Training(name="sft", config="sft", after=ALIGN, overrides=(looks(MANY),), minutes=10)
+SFT_FEW = Training(name="sft_few", config="sft", after=ALIGN, overrides=(looks(FEW),), minutes=8)
 
 ALL = (576, 2304)
 """Every patch of the two scales."""

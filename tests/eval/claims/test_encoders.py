@@ -54,3 +54,10 @@ def test_means_are_over_the_patches_that_touch_the_box(towers, pictures):
                     flat += 1
         torch.testing.assert_close(vectors[sign, 128:], features[inside].mean(0))
     assert flat == len(features)
+
+
+def test_every_encoder_is_a_line():
+    rows = [encoders.row(encoder, encoders.Seen([1.0, 0.0], 576)) for encoder in ENCODERS]
+    found = {line.name: line.points for line in encoders.lines(rows)}
+    assert found["S2"] == ((144.0, 50.0), (576.0, 50.0))
+    assert sum(map(len, found.values())) == len(ENCODERS)
