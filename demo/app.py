@@ -170,7 +170,7 @@ def _connect(app: gr.Blocks, parts: Parts, events: Events) -> None:
         **QUICK,
     )
     parts.composer.submit(events.ask, [*settings, parts.composer], everything, **MODEL)
-    parts.composer.stop(events.stop, [parts.token], None, **QUICK)
+    parts.composer.stop(events.stop, [parts.token], everything, **QUICK)
     parts.chat.retry(events.retry, settings, everything, **MODEL)
     parts.chat.edit(events.edit, settings, everything, **MODEL)
     parts.chat.example_select(events.example, settings, everything, **MODEL)

@@ -44,7 +44,7 @@ class Cost:
             return f"{self.tokens:,} visual tokens: more than the language model reads"
         look = "low resolution only" if not self.patches else f"{self.patches:,} patches"
         passes = "" if not self.passes else f" in {self.passes} pass{'es' * (self.passes > 1)}"
-        time = "" if self.seconds is None else f" · about {max(self.seconds, 0.01):.2g} s"
+        time = "" if self.seconds is None else f" · ~{max(self.seconds, 0.01):.2g} s"
         return f"{look}{passes} · up to {self.tokens:,} visual tokens{time}"
 
 

@@ -1,10 +1,12 @@
 """What the parts of the page do: from events to calls of the service, and back to what the parts show."""
 
 import dataclasses
+import functools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ PAUSE = 0.05
 
 Changes = dict[Any, Any]
 """Part of the page -> what it shows from now on; parts that are left out stay as they are."""
+
+Handler = Callable[..., Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +66,41 @@ class Parts:
         return [getattr(self, field.name) for field in dataclasses.fields(self)]
 
 
+def _tell(handler: Handler) -> Handler:
+    """What goes wrong in ``handler`` is told in the page."""
+
+    @functools.wraps(handler)
+    def call(self: "Events", *arguments: Any) -> Changes:
+        try:
+            return handler(self, *arguments)
+        except VilaHDError as error:
+            return self.problem(error)
+
+    return call
+
+
+def _tell_while(handler: Handler) -> Handler:
+    """The same for a handler that yields."""
+
+    @functools.wraps(handler)
+    def call(self: "Events", *arguments: Any) -> Iterator[Changes]:
+        try:
+            yield from handler(self, *arguments)
+        except VilaHDError as error:
+            yield self.problem(error)
+
+    return call
+
+
 class Events:
     """Handlers of the page's events."""
 
     def __init__(self, service: Service, parts: Parts) -> None:
         self._service, self._parts = service, parts
+
+    def problem(self, error: VilaHDError) -> Changes:
+        """Say what went wrong; the next question may come."""
+        return {self._parts.notice: fragments.problem(str(error)), self._parts.composer: _ready_to_ask()}
 
     # ---------------------------------------------------------------- conversations
 
@@ -96,176 +130,146 @@ class Events:
 
     # ---------------------------------------------------------------- before a question
 
+    @_tell
     def attach(self, token: str | None, value: dict[str, Any], step: int) -> Changes:
         """Show pictures as soon as they are added."""
-        try:
-            session = self._service.sessions.find(token)
-            paths = [Path(file) for file in value["files"]]
-            if paths == list(session.attached):
-                return {self._parts.notice: gr.skip()}
-            remark = self._service.attach(session, paths)
-        except VilaHDError as error:
-            return {self._parts.notice: fragments.problem(str(error))}
-        changes = {self._parts.notice: remark, **self._box(session), **self._cost(session, step)}
+        session = self._service.sessions.find(token)
+        paths = [Path(file) for file in value["files"]]
+        if paths == list(session.attached):
+            return {self._parts.notice: gr.skip()}
+        remark = self._service.attach(session, paths)
+        changes = {
+            self._parts.notice: fragments.remark(remark),
+            **self._box(session),
+            **self._cost(session, step),
+        }
         if session.waiting:
             changes |= {self._parts.lens: json.dumps(show_waiting(session))}
             changes |= {self._parts.caption: "", self._parts.details: ""}
         return changes
 
+    @_tell
     def cost(self, token: str | None, step: int) -> Changes:
         """What the next question costs at this budget."""
-        try:
-            return self._cost(self._service.sessions.find(token), step)
-        except VilaHDError as error:
-            return {self._parts.notice: fragments.problem(str(error))}
+        return self._cost(self._service.sessions.find(token), step)
 
+    @_tell
     def other_cost(self, token: str | None, step: int) -> Changes:
         """What the answer to compare with costs at this budget."""
-        try:
-            cost = self._service.cost(self._service.sessions.find(token), self._service.budgets[step])
-        except VilaHDError as error:
-            return {self._parts.notice: fragments.problem(str(error))}
+        cost = self._service.cost(self._service.sessions.find(token), self._service.budgets[step])
         return {self._parts.other_cost: fragments.cost(cost)}
 
+    @_tell
     def mark(self, token: str | None, event: gr.EventData) -> Changes:
         """Remember the part of a picture that was marked."""
-        try:
-            session = self._service.sessions.find(token)
-            x1, y1, x2, y2 = (float(value) for value in event.box)
-            session.box = (int(event.picture), (x1, y1, x2, y2))
-            return self._box(session)
-        except VilaHDError as error:
-            return {self._parts.notice: fragments.problem(str(error))}
+        session = self._service.sessions.find(token)
+        x1, y1, x2, y2 = (float(value) for value in event.box)
+        session.box = (int(event.picture), (x1, y1, x2, y2))
+        return self._box(session)
 
+    @_tell
     def clear_box(self, token: str | None) -> Changes:
         """Forget it again."""
-        try:
-            session = self._service.sessions.find(token)
-        except VilaHDError as error:
-            return {self._parts.notice: fragments.problem(str(error))}
+        session = self._service.sessions.find(token)
         session.box = None
         return self._box(session)
 
     # ---------------------------------------------------------------- questions
 
+    @_tell_while
     def ask(self, token: str | None, step: int, guide: Any, value: dict[str, Any]) -> Iterator[Changes]:
         """Answer what was typed."""
-        try:
-            session = self._service.sessions.find(token)
-            self._service.attach(session, [Path(file) for file in value["files"]])
-        except VilaHDError as error:
-            yield {self._parts.notice: fragments.problem(str(error))}
-            return
-        yield from self._answer(
-            session, lambda how: self._service.ask(session, value["text"], how), step, guide
-        )
+        session = self._service.sessions.find(token)
+        self._service.attach(session, [Path(file) for file in value["files"]])
+        run = partial(self._service.ask, session, value["text"])
+        yield from self._answer(session, run, step, guide)
 
+    @_tell_while
     def example(self, token: str | None, step: int, guide: Any, event: gr.SelectData) -> Iterator[Changes]:
         """Ask the first question about an example picture."""
-        try:
-            session = self._service.sessions.find(token)
-            example = self._service.examples[event.index]
-            self._service.attach(session, [example.path])
-        except VilaHDError as error:
-            yield {self._parts.notice: fragments.problem(str(error))}
-            return
-        question = example.questions[0]
-        yield from self._answer(session, lambda how: self._service.ask(session, question, how), step, guide)
+        session = self._service.sessions.find(token)
+        example = self._service.examples[event.index]
+        self._service.attach(session, [example.path])
+        run = partial(self._service.ask, session, example.questions[0])
+        yield from self._answer(session, run, step, guide)
 
+    @_tell_while
     def suggestion(self, token: str | None, step: int, guide: Any, event: gr.SelectData) -> Iterator[Changes]:
         """Ask a suggested question."""
-        yield from self.ask(token, step, guide, {"text": event.value, "files": []})
+        session = self._service.sessions.find(token)
+        run = partial(self._service.ask, session, str(event.value))
+        yield from self._answer(session, run, step, guide)
 
+    @_tell_while
     def retry(self, token: str | None, step: int, guide: Any, event: gr.RetryData) -> Iterator[Changes]:
         """Ask the same again, with the budget and guide of now."""
-        yield from self._again(token, step, guide, event.index, None)
+        session = self._service.sessions.find(token)
+        turn = _turn_at(session, event.index)
+        run = partial(self._service.ask_again, session, turn, turn.question)
+        yield from self._answer(session, run, step, guide)
 
+    @_tell_while
     def edit(self, token: str | None, step: int, guide: Any, event: gr.EditData) -> Iterator[Changes]:
         """Ask the changed question instead."""
-        yield from self._again(token, step, guide, event.index, str(event.value))
+        session = self._service.sessions.find(token)
+        run = partial(self._service.ask_again, session, _turn_at(session, event.index), str(event.value))
+        yield from self._answer(session, run, step, guide)
 
+    def _answer(
+        self, session: Session, run: Callable[[Settings], Iterator[Turn]], step: int, guide: Any
+    ) -> Iterator[Changes]:
+        """Show an answer while it grows, then where it looked."""
+        parts = self._parts
+        picture, box = session.box or (0, None)
+        settings = Settings(self._service.budgets[step], guide, box=box, boxed=picture)
+        turn, shown = None, 0.0
+        for turn in run(settings):
+            if turn.text == "" and not shown:
+                yield {parts.chat: messages(session), parts.composer: _busy(), parts.notice: ""}
+            elif time.monotonic() - shown > PAUSE:
+                yield {parts.chat: messages(session)}
+            else:
+                continue
+            shown = time.monotonic()
+        changes = {parts.chat: messages(session), parts.composer: _ready_to_ask()}
+        if turn is not None and turn.answer:
+            changes |= self._look(session, turn)
+        yield {**changes, **self._box(session), **self._cost(session, step)}
+
+    @_tell_while
     def compare(self, token: str | None, step: int, guide: Any, question: str) -> Iterator[Changes]:
         """Answer once more, and show both answers side by side."""
-        parts = self._parts
-        try:
-            session = self._service.sessions.find(token)
-            old = session.shown
-            if old is None:
-                raise VilaHDError("nothing to compare with yet: ask something first")
-            settings = Settings(self._service.budgets[step], guide)
-            turn = old
-            for turn in self._service.compare(session, old, question, settings):
-                yield {parts.other_cost: fragments.writing(turn)}
-            if turn.error:
-                raise VilaHDError(turn.error)
-        except VilaHDError as error:
-            yield {parts.other_cost: fragments.problem(str(error))}
-            return
+        parts, session = self._parts, self._service.sessions.find(token)
+        old = session.shown
+        if old is None:
+            raise VilaHDError("nothing to compare with yet: ask something first")
+        settings = Settings(self._service.budgets[step], guide)
+        turn = old
+        for turn in self._service.compare(session, old, question, settings):
+            yield {parts.other_cost: fragments.writing(turn)}
         yield {
-            parts.other_cost: "",
-            parts.versus: gr.Row(visible=True),
+            parts.other_cost: fragments.problem(turn.error),
+            parts.versus: gr.Row(visible=not turn.error),
             parts.left_caption: fragments.caption(old, cost=True),
             parts.left_lens: json.dumps({**show_turn(session, old), "fixed": True}),
             parts.right_caption: fragments.caption(turn, cost=True),
             parts.right_lens: json.dumps({**show_turn(session, turn), "fixed": True}),
         }
 
-    def stop(self, token: str | None) -> None:
+    @_tell
+    def stop(self, token: str | None) -> Changes:
         """End the answer that is being written."""
-        try:
-            self._service.sessions.find(token).stop.set()
-        except VilaHDError as error:
-            raise gr.Error(str(error), print_exception=False) from error
-
-    def _again(
-        self, token: str | None, step: int, guide: Any, index: Any, question: str | None
-    ) -> Iterator[Changes]:
-        try:
-            session = self._service.sessions.find(token)
-            turn = turn_of_message(session, index if isinstance(index, int) else index[0])
-            if turn is None:
-                raise VilaHDError("this message is gone: reload the page")
-        except VilaHDError as error:
-            yield {self._parts.notice: fragments.problem(str(error))}
-            return
-        words = turn.question if question is None else question
-        yield from self._answer(
-            session, lambda how: self._service.ask_again(session, turn, words, how), step, guide
-        )
-
-    def _answer(self, session: Session, run: Any, step: int, guide: Any) -> Iterator[Changes]:
-        """Show an answer while it grows, then where it looked."""
-        parts = self._parts
-        picture, box = session.box or (0, None)
-        settings = Settings(self._service.budgets[step], guide, box=box, boxed=picture)
-        turn: Turn | None = None
-        shown = 0.0
-        try:
-            for turn in run(settings):  # noqa: B007 - the last one is used below
-                now = time.monotonic()
-                if now - shown > PAUSE:
-                    yield {parts.chat: messages(session), parts.composer: _busy(), parts.notice: ""}
-                    shown = now
-        except VilaHDError as error:
-            yield {parts.notice: fragments.problem(str(error)), parts.composer: _ready_to_ask()}
-            return
-        changes = {parts.chat: messages(session), parts.composer: _ready_to_ask()}
-        if turn is not None and turn.answer:
-            changes |= self._look(session, turn)
-        yield {**changes, **self._box(session), **self._cost(session, step)}
+        self._service.sessions.find(token).stop.set()
+        return {self._parts.notice: gr.skip()}
 
     # ---------------------------------------------------------------- what is shown
 
+    @_tell
     def show(self, token: str | None, event: gr.SelectData) -> Changes:
         """Show where an earlier answer looked."""
-        try:
-            session = self._service.sessions.find(token)
-        except VilaHDError as error:
-            return {self._parts.notice: fragments.problem(str(error))}
-        turn = turn_of_message(session, event.index if isinstance(event.index, int) else event.index[0])
-        if turn is None or turn.answer is None:
-            return {self._parts.notice: gr.skip()}
-        return self._look(session, turn)
+        session = self._service.sessions.find(token)
+        turn = _turn_at(session, event.index)
+        return {self._parts.notice: gr.skip()} if turn.answer is None else self._look(session, turn)
 
     def _look(self, session: Session, turn: Turn, *, example: bool = False) -> Changes:
         session.shown = turn
@@ -292,3 +296,11 @@ def _busy() -> Any:
 
 def _ready_to_ask(**changes: Any) -> Any:
     return gr.MultimodalTextbox(submit_btn=True, stop_btn=False, **changes)
+
+
+def _turn_at(session: Session, index: Any) -> Turn:
+    """The turn of a message of the chat, by the place that an event tells."""
+    turn = turn_of_message(session, index if isinstance(index, int) else index[0])
+    if turn is None:
+        raise VilaHDError("this message is gone: reload the page")
+    return turn

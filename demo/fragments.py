@@ -104,12 +104,17 @@ def box_words(session: Session) -> str:
 def cost(price: Cost) -> str:
     """What the next question costs."""
     kind = "" if price.fits else ' class="toomuch"'
-    return f"<p{kind}>{html.escape(price.words())}</p>"
+    return f'<p{kind} role="status">{html.escape(price.words())}</p>'
 
 
 def writing(turn: Turn) -> str:
     """An answer that is not complete yet."""
     return f'<p><span class="waiting">{html.escape(turn.text) or "looking"}</span></p>'
+
+
+def remark(text: str) -> str:
+    """Something that a person should know."""
+    return f"<p>{html.escape(text)}</p>" if text else ""
 
 
 def problem(text: str) -> str:

@@ -2,11 +2,13 @@
 
 import argparse
 import os
+import socket
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vila_hd import VilaHDError
 from vila_hd.cli.models import load_for
 from vila_hd.cli.parsers import Parser, add_model
 from vila_hd.cli.terminal import Steps, run_command
@@ -62,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
     limits = Limits(
         **{name.replace("-", "_"): getattr(args, f"max_{name}".replace("-", "_")) for name in LIMITS}
     )
-    with tempfile.TemporaryDirectory(prefix="vila-hd-demo-") as folder:
+    address = bind(args.host, args.port)
+    with address, tempfile.TemporaryDirectory(prefix="vila-hd-demo-") as folder:
         be_quiet(Path(folder))
         with Steps(4) as steps:
             with steps.step("importing libraries"):
@@ -80,10 +83,24 @@ def run(args: argparse.Namespace) -> int:
                 )
                 service.prepare()
         print(f"Open http://{args.host}:{args.port}/ in a browser. Ctrl-C ends the demo.", flush=True)
-        uvicorn.run(
-            make_server(service, parallel=args.parallel), host=args.host, port=args.port, log_level="warning"
-        )
+        config = uvicorn.Config(make_server(service, parallel=args.parallel), log_level="warning")
+        uvicorn.Server(config).run(sockets=[address])
     return 0
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """The address to listen on, taken before anything slow happens.
+
+    Raises:
+        VilaHDError: somebody else has it, or it is none of this machine.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise VilaHDError(
+            f"cannot listen on {host}:{port} ({error.strerror or error}); use --port"
+        ) from error
 
 
 def be_quiet(folder: Path) -> None:

@@ -34,7 +34,7 @@ class Limits:
     pages: int = 4
     """Pages of one PDF that are read; later ones are left out, and the page says so."""
 
-    sessions: int = 100
+    sessions: int = 24
     """Conversations that are kept; the one that was idle the longest goes first."""
 
     idle_minutes: int = 60

@@ -1,5 +1,6 @@
 """What the Selection Lens beside the chat shows: data for its script, and the images that it asks for."""
 
+import secrets
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -86,8 +87,8 @@ def _draw(answer: Answer, index: int, what: str, place: Path) -> None:
         draw[f"scale{scale}.jpg"] = partial(_draw_scale, image, look, scale)
     if what not in draw:
         raise VilaHDError(f"no image {what!r}")
-    # Another request may read the file while it is written.
-    unfinished = place.with_name(f"unfinished_{place.name}")
+    # Other requests may read or draw the same file meanwhile.
+    unfinished = place.with_name(f"{secrets.token_hex(4)}_{place.name}")
     picture = draw[what]()
     if place.suffix == ".jpg":
         picture.save(unfinished, quality=90, subsampling=0)

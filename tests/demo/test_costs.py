@@ -42,9 +42,6 @@ def test_an_estimate_never_falls_with_the_budget():
 
 
 def test_the_cost_in_words():
-    assert (
-        Cost(288, 1, 121, 0.5, True).words()
-        == "288 patches in 1 pass · up to 121 visual tokens · about 0.5 s"
-    )
+    assert Cost(288, 1, 121, 0.5, True).words() == "288 patches in 1 pass · up to 121 visual tokens · ~0.5 s"
     assert Cost(0, 0, 64, None, True).words() == "low resolution only · up to 64 visual tokens"
     assert "more than the language model reads" in Cost(9000, 20, 9000, 1.0, False).words()

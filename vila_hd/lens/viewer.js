@@ -15,7 +15,7 @@ function image(id, url, now) {
   const element = images.get(url);
   element.id = id;
   $("figures").append(element);
-  return now ? element.decode().catch(() => undefined) : null;
+  return now ? element.decode().then(() => true, () => false) : null;
 }
 
 let turn = 0;
@@ -37,8 +37,9 @@ async function display(lens) {
     });
   });
   for (const url of images.keys()) if (!known.has(url)) images.delete(url);
-  await Promise.all(waiting);
+  const loaded = await Promise.all(waiting);
   if (mine !== turn) return;
+  if (!loaded.every(Boolean)) return images.clear();  // the page is going away, or its conversation is gone
   picture = null;
   data.pictures = lens.pictures;
   document.documentElement.classList.toggle("plain-picture", data.pictures.every((one) => one.plain));
