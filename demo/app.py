@@ -12,6 +12,10 @@ from .service import Service
 HERE = Path(__file__).parent
 FILES = [".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif", ".ppm", ".jp2", ".pdf"]
 
+CLEAR_MARK = """() => {
+  document.querySelector("#lens iframe").contentWindow.postMessage({ kind: "clear" }, location.origin);
+}"""
+
 MODEL: dict[str, Any] = {"concurrency_id": "model", "show_progress": "hidden", "api_visibility": "private"}
 """Events that run the model share one limit."""
 
@@ -40,6 +44,7 @@ def lay_out(service: Service) -> Parts:
                 show_label=False,
                 layout="bubble",
                 editable="user",
+                group_consecutive_messages=False,  # Gradio cannot edit a group with a picture in it
                 buttons=["copy"],
                 feedback_options=None,
                 height=None,
@@ -190,4 +195,5 @@ def _connect(app: gr.Blocks, parts: Parts, events: Events) -> None:
     for start in (parts.compare.click, parts.other_question.submit):
         start(events.compare, compared, everything, **MODEL)
     parts.lens.select(events.mark, [parts.token], everything, **QUICK)
+    parts.clear_box.click(None, None, None, js=CLEAR_MARK)
     parts.clear_box.click(events.clear_box, [parts.token], everything, **QUICK)

@@ -74,8 +74,9 @@ def render_viewer() -> str:
     Its parent tells it ``{"kind": "show", "theme": "dark" or "light", "pictures": [...]}``, with pictures of
     ``picture_data`` or ``plain_picture_data``, to which the addresses of their images are added as ``"urls":
     {"original": ..., "low": ..., "heat": ...}`` and as each scale's ``image``; with ``"fixed": true`` no part
-    of them can be marked. It tells its parent ``{"kind": "ready"}``, ``{"kind": "height", "height": N}``,
-    and when a person marks a part ``{"kind": "box", "picture": 0, "box": [x1, y1, x2, y2]}`` in pixels.
+    of them can be marked. ``{"kind": "clear"}`` removes the mark. It tells its parent ``{"kind": "ready"}``,
+    ``{"kind": "height", "height": N}``, and when a person marks a part ``{"kind": "box", "picture": 0, "box":
+    [x1, y1, x2, y2]}`` in pixels.
     """
     words = dict.fromkeys(("question", "answer", "facts", "receipt", "figures"), "")
     return _page(

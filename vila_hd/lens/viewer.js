@@ -18,11 +18,14 @@ function image(id, url, now) {
   return now ? element.decode().then(() => true, () => false) : null;
 }
 
-let turn = 0;
+let turn = 0, displayed = "";
 async function display(lens) {
+  document.documentElement.dataset.theme = lens.theme;
+  const wanted = JSON.stringify(lens.pictures);
+  if (wanted === displayed) return;
+  displayed = wanted;
   const mine = ++turn, before = picture && { ...view, url: picture.urls.original, index: data.pictures.indexOf(picture) };
   const mode = document.querySelector("#modes [aria-pressed=true]");
-  document.documentElement.dataset.theme = lens.theme;
   $("lens").hidden = !lens.pictures.length;
   aim.hidden = Boolean(lens.fixed);
   $("figures").replaceChildren();
@@ -39,14 +42,19 @@ async function display(lens) {
   for (const url of images.keys()) if (!known.has(url)) images.delete(url);
   const loaded = await Promise.all(waiting);
   if (mine !== turn) return;
-  if (!loaded.every(Boolean)) return images.clear();  // the page is going away, or its conversation is gone
+  if (!loaded.every(Boolean)) {
+    // The page is going away, or its conversation is gone.
+    images.clear();
+    displayed = "";
+    return;
+  }
   picture = null;
   data.pictures = lens.pictures;
   document.documentElement.classList.toggle("plain-picture", data.pictures.every((one) => one.plain));
   if (!data.pictures.length) return reportHeight();
   listPictures();
   const same = before && data.pictures[before.index]?.urls.original === before.url;
-  openPicture(same ? before.index : Math.max(0, data.pictures.length - 1 - (lens.back || 0)));
+  openPicture(same ? before.index : Math.max(0, data.pictures.length - 1));
   if (same) {
     Object.assign(view, { x: before.x, y: before.y, zoom: before.zoom });
     if (mode && !picture.plain) choose(mode.dataset.mode);
@@ -111,7 +119,9 @@ document.addEventListener("keydown", (event) => {
 });
 
 addEventListener("message", (event) => {
-  if (event.origin === location.origin && event.data?.kind === "show") display(event.data);
+  if (event.origin !== location.origin) return;
+  if (event.data?.kind === "show") display(event.data);
+  if (event.data?.kind === "clear" && picture) { picture.boxes = []; redraw(); }
 });
 document.documentElement.classList.add("js");
 watchSize();

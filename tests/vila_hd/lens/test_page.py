@@ -14,7 +14,14 @@ import pytest
 import torch
 from PIL import Image
 
-from vila_hd.lens.page import _jpeg_url, _script_json, render_page
+from vila_hd.lens.page import (
+    _jpeg_url,
+    _script_json,
+    picture_data,
+    plain_picture_data,
+    render_page,
+    render_viewer,
+)
 
 VOID = {"meta", "img", "input", "br", "link", "hr"}
 
@@ -211,6 +218,24 @@ def test_a_picture_that_fits_easily_keeps_its_size_and_its_colour_resolution():
     data = base64.b64decode(_jpeg_url(Image.fromarray(stripes), 100_000).split(",", 1)[1])
     read = np.asarray(Image.open(io.BytesIO(data))).astype(int)
     assert np.abs(read - stripes).mean() < 12
+
+
+def test_the_viewer_is_the_same_page_without_pictures():
+    text = render_viewer()
+    page = Page(text)
+    assert "{{" not in text
+    assert data_of(text) == {"pictures": []}
+    assert [tag for tag, _ in page.elements if tag == "img"] == []
+    assert not re.search(r"(https?:)?//[a-z0-9.-]+\.[a-z]{2,}", text)
+    script = re.search(r"<script>(.*?)</script>", text, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"img-src 'self'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in text
+
+
+def test_a_picture_that_nothing_was_asked_about_needs_the_same_data(look):
+    plain, known = plain_picture_data(640, 480), picture_data(look, [None] * len(look.scales))
+    assert set(known) <= set(plain)
+    assert (plain["width"], plain["height"], plain["scales"]) == (640, 480, [])
 
 
 @pytest.mark.slow
