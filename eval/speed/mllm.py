@@ -251,6 +251,7 @@ def run_mllm(run: MllmRun, *, command: str) -> Report:
         for subject in subjects_of(run):
             print(f"measuring {subject.name}, batch {batch} ...", file=sys.stderr)
             rows.append(measure(run, subject, batch))
+            print(f"  first token after {rows[-1]['first']:.2f} s", file=sys.stderr)
     compared = compare(rows)
     notes = (
         *verdict(compared),
