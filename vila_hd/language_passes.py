@@ -82,6 +82,11 @@ class LanguagePassesMixin:
     ) -> dict[str, Any]:
         """Outputs of the language model by name."""
         if isinstance(cache, FastVCache):
+            wanted = [name for name in ("output_attentions", "output_hidden_states") if kwargs.get(name)]
+            if wanted:
+                raise VilaHDError(
+                    f"{wanted[0]}: blocks hold different tokens with {cache.pruning}; leave it out"
+                )
             return {"last_hidden_state": cache.go_on(embeds, mask, positions), "past_key_values": cache}
         if self._takes_positions and positions is not None:
             kwargs["position_ids"] = positions

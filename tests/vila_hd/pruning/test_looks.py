@@ -192,6 +192,16 @@ def test_fastv_is_refused_outside_of_generation(
         model(**inputs_of(processor, CHATS[0]), high_res=options("fastv:0.5"))
 
 
+def test_what_blocks_with_fewer_tokens_cannot_return_is_refused(
+    model: VilaHDForConditionalGeneration, processor: VilaHDProcessor
+) -> None:
+    settings = {"output_hidden_states": True, "return_dict_in_generate": True, "max_new_tokens": 2}
+    with pytest.raises(
+        VilaHDError, match=r"output_hidden_states: blocks hold different tokens with fastv:0\.5"
+    ):
+        model.generate(**inputs_of(processor, CHATS[0]), high_res=options("fastv:0.5"), **settings)
+
+
 def test_visionzip_needs_a_block_before_the_projected_one(processor: VilaHDProcessor) -> None:
     model = tiny_model(tiny_config(select_layer=0))
     with pytest.raises(VilaHDError, match="there is no block before select_layer=0"):
