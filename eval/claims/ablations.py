@@ -1,6 +1,6 @@
 """Claim 6: what each part of the design is good for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean
 
 import torch
@@ -37,9 +37,7 @@ class Ablation:
 
 def without(name: str, *overrides: str) -> Training:
     """The pre-training of the other claims, changed."""
-    return Training(
-        name=f"pretrain_{name}", config="pretrain", overrides=overrides, minutes=recipes.PRETRAIN.minutes
-    )
+    return replace(recipes.PRETRAIN, name=f"pretrain_{name}", overrides=overrides)
 
 
 AGAIN = without("other_seed", "seed=1")
@@ -93,14 +91,9 @@ ABLATIONS = (
 )
 
 NO_POSITION = "configs/claims/model/no_llm_position.yaml"
-ALIGN_PLAIN = Training(
-    name="align_no_position", config="align", after=recipes.PRETRAIN, overrides=(f"llm={NO_POSITION}",),
-    minutes=recipes.ALIGN.minutes,
-)  # fmt: skip
-SFT_PLAIN = Training(
-    name="sft_no_position", config="sft", after=ALIGN_PLAIN, overrides=recipes.SFT.overrides,
-    minutes=recipes.SFT.minutes,
-)  # fmt: skip
+GROUND_PLAIN = replace(recipes.GROUND, name="ground_no_position", overrides=(f"llm={NO_POSITION}",))
+READ_PLAIN = replace(recipes.READ, name="read_no_position", after=GROUND_PLAIN)
+SFT_PLAIN = replace(recipes.SFT, name="sft_no_position", after=READ_PLAIN)
 
 
 def measure_ablations(workshop: Workshop) -> Finding:

@@ -113,6 +113,17 @@ def section(entry: Entry, pictures: Path, *, document: Path) -> list[str]:
     return [*blocks, f"<sub>{facts}</sub>"]
 
 
+def time_taken(entries: Sequence[Entry]) -> str:
+    """What everything took together; trainings that claims share count once."""
+    results = [entry.result for entry in entries if entry.result is not None]
+    measuring = sum(result.minutes for result in results)
+    trainings = {name: minutes for result in results for name, minutes in result.training_minutes.items()}
+    return (
+        f"In all {measuring:.0f} minutes to measure and {sum(trainings.values()):.0f} minutes of one core "
+        f"for {len(trainings)} trainings, of which some serve several claims."
+    )
+
+
 def write_document(entries: Sequence[Entry], path: Path, *, smoke: bool = False) -> None:
     """Write the document and its plots, in a folder of the document's name beside it.
 
@@ -121,7 +132,7 @@ def write_document(entries: Sequence[Entry], path: Path, *, smoke: bool = False)
     """
     pictures = path.with_suffix("")
     rows = tuple(entry.summary() for entry in entries)
-    blocks = [HEAD, Table(columns=SUMMARY_COLUMNS, rows=rows).markdown()]
+    blocks = [HEAD, Table(columns=SUMMARY_COLUMNS, rows=rows).markdown(), time_taken(entries)]
     if smoke:
         blocks.insert(
             1,

@@ -18,6 +18,7 @@ from vila_hd.ps3.outputs import PS3VisionOutput
 from vila_hd.ps3.regions import Regions
 from vila_hd.scenes import Scene, answers
 from vila_hd.towers.choice import EncoderChoice
+from vila_hd.utils.config import read_yaml
 
 from ..intervals import mean_interval
 from ..plots import Chart, Line
@@ -27,10 +28,11 @@ from .checks import paired_check
 from .claim import Claim, Finding, Training
 from .probe import probe
 from .regions import held_out, one_each, shares, text_tower
+from .training import CONFIGS
 from .workshop import Workshop
 
-LAYER = -2
-"""Block whose outputs language models read, as in ``configs/claims/model/ps3.yaml``."""
+LAYER = int(read_yaml(CONFIGS / "model" / "ps3.yaml")["fusion"]["select_layer"])
+"""Block whose outputs language models read."""
 
 TEXTURES = answers("texture")
 

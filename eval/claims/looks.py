@@ -5,6 +5,7 @@ from functools import cache
 from itertools import pairwise
 
 from vila_hd.loading import BUNDLED
+from vila_hd.scenes import SceneConfig
 
 from ..benchmarks.scenes import SceneBenchmark
 from ..conditions import Condition, Guide
@@ -38,6 +39,9 @@ def points(rows: list[dict[str, Cell]], x: str, y: str) -> tuple[tuple[float, fl
 
 # ---------------------------------------------------------------- claim 2
 
+WIDTH = SceneConfig.size[0]
+"""Of 4K scenes, in pixels."""
+
 REDUCED = (768, 1280, 1920, 2560)
 """Sides in pixels that pictures are reduced to; the last row has them as they are."""
 
@@ -52,15 +56,15 @@ def measure_resolution(workshop: Workshop) -> Finding:
     benchmark = SceneBenchmark(count=workshop.effort.scenes_4k)
     answers = workshop.answers(NANO, benchmark, [low, first, *reduced, full])
     top = [
-        answer_row(answers[condition.key], top=side, picture="3840")
+        answer_row(answers[condition.key], top=side, picture=WIDTH)
         for condition, side in ((low, scales[0]), (first, scales[1]), (full, scales[-1]))
     ]
     side = [
         answer_row(
             answers[condition.key],
             top=scales[-1],
-            picture=str(condition.side or 3840),
-            side=condition.side or 3840,
+            picture=condition.side or WIDTH,
+            side=condition.side or WIDTH,
         )
         for condition in (*reduced, full)
     ]
@@ -93,7 +97,7 @@ def measure_resolution(workshop: Workshop) -> Finding:
             )
             for (below, less), (above, high) in (
                 ((REDUCED[0], reduced[0]), (REDUCED[2], reduced[2])),
-                ((REDUCED[2], reduced[2]), (3840, full)),
+                ((REDUCED[2], reduced[2]), (WIDTH, full)),
             )
         ),
     )

@@ -17,9 +17,10 @@ def looks(budget: int) -> str:
 
 
 PRETRAIN = Training(name="pretrain", config="pretrain", minutes=9)
-ALIGN = Training(name="align", config="align", after=PRETRAIN, minutes=5)
-SFT = Training(name="sft", config="sft", after=ALIGN, overrides=(looks(MANY),), minutes=10)
-SFT_FEW = Training(name="sft_few", config="sft", after=ALIGN, overrides=(looks(FEW),), minutes=8)
+GROUND = Training(name="ground", config="ground", after=PRETRAIN, minutes=4)
+READ = Training(name="read", config="read", after=GROUND, minutes=7)
+SFT = Training(name="sft", config="sft", after=READ, overrides=(looks(MANY),), minutes=7)
+SFT_FEW = Training(name="sft_few", config="sft", after=READ, overrides=(looks(FEW),), minutes=5)
 
 ALL = (576, 2304)
 """Every patch of the two scales."""

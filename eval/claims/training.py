@@ -27,6 +27,9 @@ MODEL = "model"
 
 TIMES = "times.jsonl"
 
+PATIENCE = 60.0
+"""Seconds between two lines about what is trained."""
+
 SMOKE_STAGE = {
     "max_steps": 2,
     "global_batch_size": 2,
@@ -38,9 +41,9 @@ SMOKE_STAGE = {
 SMOKE_MODEL = {
     "vision": {
         "hidden_size": 32,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": 3,  # VisionZip reads the one before the last but one
         "intermediate_size": 64,
-        "select_based_on_layer": [0, 1],
+        "select_based_on_layer": [0, 2],
         "highres_selection_module_hidden_dim": 8,
         "highres_selection_module_out_dim": 8,
     },
@@ -88,6 +91,16 @@ class Running:
     process: subprocess.Popen[bytes]
     started: float
 
+    def progress(self) -> str:
+        """The last step that was logged, and its loss."""
+        log, stage = self.folder / "metrics.jsonl", read_yaml(self.folder / "stage.yaml")
+        lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+        last = json.loads(lines[-1]) if lines else {"step": 0}
+        loss = f", loss {last['loss']:.3g}" if "loss" in last else ""
+        minutes = (time.monotonic() - self.started) / 60
+        step = f"step {last['step']} of {stage['max_steps']}"
+        return f"training {self.training.name}: {step}{loss}, {minutes:.0f} min since its start"
+
 
 @dataclass(kw_only=True)
 class Trainer:
@@ -101,6 +114,9 @@ class Trainer:
     """Trainings at a time, of one thread each."""
 
     running: list[Running] = field(default_factory=list)
+
+    told: float = field(default_factory=time.monotonic)
+    """When it was last said how far trainings are."""
 
     def stage(self, training: Training) -> dict[str, Any]:
         """The stage of a training, all but its input and output."""
@@ -236,6 +252,10 @@ class Trainer:
             done = total - left - len(self.running)
             name = running.training.name
             say(f"training {name}: done, {seconds / 60:.1f} min of one core ({done} of {total})")
+        if time.monotonic() > self.told + PATIENCE:
+            self.told = time.monotonic()
+            for running in self.running:
+                say(running.progress())
         if self.running:
             time.sleep(0.2)
 

@@ -45,6 +45,7 @@ def test_the_document_has_verdict_table_plot_and_time(tmp_path):
     assert f"![Plot of the table](claims/claim-{CLAIM.number}.svg)" in text
     assert (tmp_path / "claims" / f"claim-{CLAIM.number}.svg").is_file()
     assert "Trained, minutes of one core: pretrain 7.0." in text
+    assert "In all 2 minutes to measure and 7 minutes of one core for 1 trainings" in text
     assert "nothing was seen" not in text
     assert "Not run yet: `python -m eval claims --only 99`" in text
     assert "smoke" not in text

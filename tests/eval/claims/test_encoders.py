@@ -38,7 +38,7 @@ def test_means_are_over_the_patches_that_touch_the_box(towers, pictures):
     scene, pixels = pictures[0]
     tower = PS3VisionModel.from_pretrained(towers).eval()
     options = HighResOptions(budget=2880, per_scale=(576, 2304), guided_by="saliency")
-    seen = tower([pixels], options=options, layers=(-2,))
+    seen = tower([pixels], options=options, layers=(encoders.LAYER,))
     vectors, patches = box_means(seen, shares(scene))
     assert patches == 2880
     features, flat = seen.high.features[0][0], 0

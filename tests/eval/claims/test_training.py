@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -9,14 +10,14 @@ import pytest
 from eval.claims import recipes
 from eval.claims.claim import Training
 from eval.claims.runner import CLAIMS, needed
-from eval.claims.training import Trainer, in_order
+from eval.claims.training import Running, Trainer, in_order
 from train.config import StageConfig
 from train.stage_files import load_model_file
 from vila_hd.errors import VilaHDError
 from vila_hd.utils.config import load, read_yaml
 
 FIRST = Training(name="first", config="pretrain", minutes=1)
-SECOND = Training(name="second", config="align", after=FIRST, minutes=1)
+SECOND = Training(name="second", config="read", after=FIRST, minutes=1)
 OTHER = Training(name="other", config="pretrain", overrides=("seed=1",), minutes=1)
 
 TRAIN = """
@@ -97,7 +98,6 @@ def test_the_stage_file_of_a_training_is_complete(tmp_path):
     stage = read_yaml(command[command.index("--config") + 1])
     assert (stage["max_steps"], stage["name"]) == (7, "stage")
     assert stage["model"] == str(trainer.folder(FIRST) / "model")
-    assert stage["llm"].endswith("configs/claims/model/ps3.yaml")
 
 
 def test_all_trainings_of_the_claims_have_stage_files_that_fit(tmp_path):
@@ -115,3 +115,13 @@ def test_all_trainings_of_the_claims_have_stage_files_that_fit(tmp_path):
 def test_budgets_are_divided_among_the_scales():
     assert sum(recipes.split(recipes.MANY)) == recipes.MANY
     assert recipes.split(96) == (16, 80)
+
+
+def test_progress_tells_the_last_logged_step(tmp_path):
+    trainer = Trainer(out=tmp_path)
+    trainer.command(FIRST)
+    running = Running(FIRST, trainer.folder(FIRST), process=None, started=time.monotonic())
+    steps = trainer.stage(FIRST)["max_steps"]
+    assert running.progress() == f"training first: step 0 of {steps}, 0 min since its start"
+    (running.folder / "metrics.jsonl").write_text('{"step": 20, "loss": 8.0}\n{"step": 40, "loss": 5.25}\n')
+    assert f"step 40 of {steps}, loss 5.25," in running.progress()
