@@ -2,7 +2,9 @@
 
 import argparse
 import os
+import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
         **{name.replace("-", "_"): getattr(args, f"max_{name}".replace("-", "_")) for name in LIMITS}
     )
     address = bind(args.host, args.port)
+    # uvicorn raises the signal again once it has shut down: unhandled, that would leave the files behind.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with address, tempfile.TemporaryDirectory(prefix="vila-hd-demo-") as folder:
         be_quiet(Path(folder))
         with Steps(4) as steps:
@@ -82,7 +86,8 @@ def run(args: argparse.Namespace) -> int:
                     model, processor, Path(folder), name=args.model, limits=limits, examples=examples
                 )
                 service.prepare()
-        print(f"Open http://{args.host}:{args.port}/ in a browser. Ctrl-C ends the demo.", flush=True)
+        port = address.getsockname()[1]
+        print(f"Open http://{args.host}:{port}/ in a browser. Ctrl-C ends the demo.", flush=True)
         config = uvicorn.Config(make_server(service, parallel=args.parallel), log_level="warning")
         uvicorn.Server(config).run(sockets=[address])
     return 0

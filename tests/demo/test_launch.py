@@ -1,5 +1,7 @@
 """The command: mistakes are one line before anything slow happens."""
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -32,6 +34,20 @@ def test_mistakes_end_with_status_2_and_one_line(arguments, capsys):
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_no_file_is_left_behind(tmp_path, number):
+    command = [sys.executable, "-m", "demo", "--port", "0"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        line = process.stdout.readline()
+        assert line.startswith("Open http://127.0.0.1:"), line
+        assert list(tmp_path.glob("vila-hd-demo-*/sessions/*/*"))
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number
+    assert list(tmp_path.glob("vila-hd-demo-*")) == []
 
 
 def test_without_gradio_the_extra_is_named():
