@@ -138,16 +138,12 @@ def add(page, *paths):
 
 def lens(page):
     """The frame of the lens once it shows an answer."""
-    page.wait_for_function(
-        "!document.querySelector('#lens iframe').contentDocument.documentElement.className.includes('plain')"
-    )
-    page.wait_for_timeout(500)
+    page.frame_locator("#lens iframe").locator("html:not(.plain-picture) .card").first.wait_for()
     return next(frame for frame in page.frames if frame.url.endswith("lens/view"))
 
 
-def drawn(page):
-    """What the lens has drawn."""
-    return lens(page).evaluate("document.getElementById('canvas').toDataURL()")
+CANVAS = "document.querySelector('#lens iframe').contentDocument.getElementById('canvas').toDataURL()"
+"""What the lens has drawn."""
 
 
 def test_the_page_opens_on_an_example_without_being_asked(nano, open_page):
@@ -165,11 +161,12 @@ def test_a_4k_picture_is_asked_about_and_the_lens_follows_the_question(nano, ope
     page = open_page(nano)
     add(page, path)
     ask(page, first, 1)
-    before = drawn(page)
+    lens(page)
+    before = page.evaluate(CANVAS)
     tiles = page.locator("#details .tiles").inner_text()
     ask(page, second, 2)
     page.wait_for_function(f"document.querySelector('#caption').innerText.includes({second!r})")
-    assert drawn(page) != before
+    page.wait_for_function(f"before => {CANVAS} != before", arg=before)
     assert "visual tokens" in tiles
     for mode in ("saw", "scores", "original", "looked"):
         lens(page).locator(f"[data-mode={mode}]").click()
@@ -322,8 +319,7 @@ def test_the_lens_is_used_with_the_keyboard(nano, open_page):
     page = open_page(nano)
     canvas = lens(page).locator("#canvas")
     canvas.press("n")
-    page.wait_for_timeout(900)
-    assert "place 1" in lens(page).locator("#place").inner_text()
+    lens(page).locator("#place", has_text="place 1").wait_for()
     canvas.press("v")
     page.wait_for_selector("#box-words p")
     page.locator("#clear-box").click()
