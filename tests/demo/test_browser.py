@@ -170,7 +170,7 @@ def test_a_4k_picture_is_asked_about_and_the_lens_follows_the_question(nano, ope
     assert "visual tokens" in tiles
     for mode in ("saw", "scores", "original", "looked"):
         lens(page).locator(f"[data-mode={mode}]").click()
-    page.locator("#chat .user.message").first.click()  # and back to the first answer
+    page.locator("#chat .user.message", has_text=first).click()  # and back to the first answer
     page.wait_for_function(f"document.querySelector('#caption').innerText.includes({first!r})")
 
 
