@@ -20,24 +20,26 @@ _LIMIT = 16.0
 """Largest logit that may be rounded to bfloat16: up to here its weight changes by 3 % at most."""
 
 
-def is_faster(query: Tensor, key: Tensor) -> bool:
+def is_faster(query: Tensor, *keys: Tensor) -> bool:
     """Whether :func:`attend_bf16` should be used for these queries and keys.
 
     Args:
         query: ``(B, H, N, D)``.
-        key: ``(B, H, M, D)``.
+        keys: ``(B, H, M, D)``, the keys or parts of them.
     """
     return (
         query.device.type == "cpu"
         and query.dtype == torch.bfloat16
         and not torch.compiler.is_compiling()  # the branch on the range of the logits would break the graph
-        and not (torch.is_grad_enabled() and (query.requires_grad or key.requires_grad))
-        and query.shape[1] * query.shape[2] * key.shape[2] >= _LEAST
+        and not (torch.is_grad_enabled() and any(part.requires_grad for part in (query, *keys)))
+        and query.shape[1] * query.shape[2] * sum(part.shape[2] for part in keys) >= _LEAST
         and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )
 
 
-def attend_bf16(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def attend_bf16(
+    query: Tensor, key: Tensor, value: Tensor, before: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
     """Return softmax(query key^T / sqrt(D)) value: ``(B, H, N, D)``, in memory ``(B, N, H, D)``.
 
     There are no gradients. The logits are rounded to bfloat16, which the fused kernel does not do. Keys are
@@ -48,9 +50,10 @@ def attend_bf16(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         query: ``(B, H, N, D)`` bfloat16.
         key: ``(B, H, M, D)``.
         value: ``(B, H, M, D)``.
+        before: keys and values that stand in front of these; joined a few heads at a time, to save memory.
     """
     batch, heads, length, width = query.shape
-    keys = key.shape[2]
+    keys = key.shape[2] + (0 if before is None else before[0].shape[2])
     out = query.new_empty(batch, length, heads, width).transpose(1, 2)
     group = min(heads, max(1, _CHUNK // (length * keys)))
     rows = -(-length // -(-length * group * keys // _CHUNK))  # equal steps, not a small one at the end
@@ -59,15 +62,19 @@ def attend_bf16(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     for b in range(batch):
         for h in range(0, heads, group):
             part = slice(h, h + group)
-            centred = (key[b, part] - key[b, part].mean(dim=1, keepdim=True)).contiguous()
+            some_keys, some_values = key[b, part], value[b, part]
+            if before is not None:
+                some_keys = torch.cat([before[0][b, part], some_keys], dim=1)
+                some_values = torch.cat([before[1][b, part], some_values], dim=1)
+            centred = (some_keys - some_keys.mean(dim=1, keepdim=True)).contiguous()
             # A column of ones sums up the weights inside the same matrix product.
-            summing = torch.cat([value[b, part], ones[: len(centred)]], dim=2)
+            summing = torch.cat([some_values, ones[: len(centred)]], dim=2)
             for n in range(0, length, rows):
                 some = query[b, part, n : n + rows]
                 into = out[b, part, n : n + rows]
                 weights = _weights(some, centred, space)
                 if weights is None:
-                    into.copy_(F.scaled_dot_product_attention(some, key[b, part], value[b, part]))
+                    into.copy_(F.scaled_dot_product_attention(some, some_keys, some_values))
                 else:
                     summed = torch.bmm(weights, summing)
                     torch.div(summed[..., :width], summed[..., width:], out=into)

@@ -20,7 +20,15 @@ _MATMUL_MAX_KEYS = 1024
 this many keys (measured with one thread, bf16 autocast, 64 sequences)."""
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, implementation: str) -> Tensor:
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    implementation: str,
+    *,
+    before: KeyValue | None = None,
+) -> Tensor:
     """Return softmax attention ``(B, h, N, d)``.
 
     Args:
@@ -30,15 +38,21 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, imple
         mask: ``(B, M)`` bool, True for keys that may be read; None: all. Pass None whenever nothing is
             padded.
         implementation: ``sdpa``, ``eager`` or ``flash_attention_2`` (which leaves masked calls to ``sdpa``).
+        before: keys and values that stand in front of ``key`` and ``value`` and are always read.
     """
+    keys = (key,) if before is None else (before[0], key)
+    if mask is None and implementation == "sdpa" and is_faster(query, *keys):
+        return attend_bf16(query, key, value, before)
+    if before is not None:
+        key, value = torch.cat(keys, dim=2), torch.cat([before[1], value], dim=2)
+        if mask is not None:
+            mask = torch.cat([mask.new_ones(len(mask), before[0].shape[2]), mask], dim=1)
     if implementation == "flash_attention_2" and mask is None:
         return _flash(query, key, value)
     plain = implementation == "eager" or (
         query.device.type == "cpu" and query.requires_grad and key.shape[2] <= _MATMUL_MAX_KEYS
     )
     bias = None if mask is None else mask[:, None, None, :]
-    if not plain and mask is None and is_faster(query, key):
-        return attend_bf16(query, key, value)
     if not plain:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
     logits = (query * query.shape[-1] ** -0.5) @ key.transpose(2, 3)
@@ -104,13 +118,9 @@ class Attention(nn.Module):
         """
         batch, length, width = x.shape
         query, own_key, own_value = self.project(x)
-        key, value = own_key, own_value
-        if cache is not None:
-            far_key, far_value = cache if index is None else (cache[0][index], cache[1][index])
-            key, value = torch.cat([far_key, own_key], dim=2), torch.cat([far_value, own_value], dim=2)
-            if mask is not None:
-                mask = torch.cat([mask.new_ones(batch, far_key.shape[2]), mask], dim=1)
-        out = attend(query, key, value, mask, implementation)
+        if cache is not None and index is not None:
+            cache = cache[0][index], cache[1][index]
+        out = attend(query, own_key, own_value, mask, implementation, before=cache)
         return self.proj(out.transpose(1, 2).reshape(batch, length, width)), own_key, own_value
 
 

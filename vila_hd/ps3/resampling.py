@@ -128,24 +128,31 @@ def _used(taps: AxisTaps, in_size: int) -> tuple[Tensor | None, Tensor]:
 def _resize(
     picture: Tensor, out_size: Size, method: Method, length: tuple[float, float] | None = None
 ) -> Tensor:
-    """Return ``(C, h, w)`` float32, without halvings."""
+    """Return ``(C, h, w)`` in the dtype of a picture of floats, else float32, without halvings."""
     channels, height, width = picture.shape
     covered = length or (height, width)
     rows, down = _axis_bands(height, out_size[0], method, covered[0], picture.device)
     columns, across = _axis_bands(width, out_size[1], method, covered[1], picture.device)
-    if rows is not None:
-        picture = picture.index_select(1, rows)
-    if columns is not None:
-        picture = picture[:, :, columns]  # index_select is slow along the last axis
-    out = torch.empty((channels, *out_size), dtype=torch.float32, device=picture.device)
-    per_strip = max(1, _STRIP_VALUES // (channels * picture.shape[2] * _BLOCK))
+    read = picture.shape[2] if columns is None else len(columns)
+    dtype = picture.dtype if picture.is_floating_point() else torch.float32
+    out = torch.empty((channels, *out_size), dtype=dtype, device=picture.device)
+    per_strip = max(1, _STRIP_VALUES // (channels * read * _BLOCK))
     for i in range(0, len(down), per_strip):
-        part = [matrix @ picture[:, low:high].float() for low, high, matrix in down[i : i + per_strip]]
+        part = [
+            matrix @ _read(picture, slice(low, high), rows, columns).float()
+            for low, high, matrix in down[i : i + per_strip]
+        ]
         strip = torch.cat(part, dim=1).flatten(0, 1).T.contiguous()
         turned = torch.cat([matrix @ strip[low:high] for low, high, matrix in across])
         top = i * _BLOCK
         out[:, top : top + per_strip * _BLOCK] = turned.T.view(channels, -1, out_size[1])
     return out
+
+
+def _read(picture: Tensor, part: slice, rows: Tensor | None, columns: Tensor | None) -> Tensor:
+    """Return a part of the chosen rows (None: of all), of them the chosen columns."""
+    picture = picture[:, part] if rows is None else picture.index_select(1, rows[part])
+    return picture if columns is None else picture[:, :, columns]  # index_select is slow along the last axis
 
 
 def _box4(picture: Tensor) -> Tensor:
@@ -229,7 +236,8 @@ class Views:
 
     @torch.compiler.disable  # nothing to gain: integer work and sizes that change with every picture
     def resize(self, out_size: Size) -> Tensor:
-        """Return ``(C, h, w)``: the picture itself when the size is right already, float32 otherwise."""
+        """Return ``(C, h, w)``: the picture itself when the size is right already, else floats; halved or made
+        of whole numbers they are float32, otherwise of the picture's dtype."""
         if self.size == tuple(out_size):
             return self.picture
         if self.method == "bicubic" and self.picture.dtype == torch.float32:

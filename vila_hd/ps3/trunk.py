@@ -110,6 +110,7 @@ class Trunk(nn.Module):
             if keep_cache:
                 # Copies: views would keep the queries in memory, too.
                 own.append((key.contiguous(), value.contiguous()))
+            del key, value  # views, too: they would stay through the next block
             if i in keep:
                 overwritten = not torch.is_grad_enabled() and i + 1 < blocks
                 kept[i] = x.clone() if overwritten else x
