@@ -19,6 +19,10 @@ _MATMUL_MAX_KEYS = 1024
 """On a CPU the backward pass of the fused attention is slower than two plain matrix products up to about
 this many keys (measured with one thread, bf16 autocast, 64 sequences)."""
 
+_CPU_HIDDEN = 1 << 22
+"""Values inside an MLP that are in memory at a time on a CPU outside of training; more rows than that keep
+its cores no busier."""
+
 
 def attend(
     query: Tensor,
@@ -140,7 +144,11 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(..., out)`` for ``(..., width)``."""
-        return self.fc2(self.hidden(x))
+        if torch.is_grad_enabled() or x.device.type != "cpu":
+            return self.fc2(self.hidden(x))
+        flat = x.flatten(0, -2)
+        parts = flat.chunk(-(-len(flat) * self.fc1.out_features // _CPU_HIDDEN) or 1)
+        return torch.cat([self.fc2(self.hidden(part)) for part in parts]).unflatten(0, x.shape[:-1])
 
 
 class Block(nn.Module):

@@ -236,8 +236,8 @@ class Views:
 
     @torch.compiler.disable  # nothing to gain: integer work and sizes that change with every picture
     def resize(self, out_size: Size) -> Tensor:
-        """Return ``(C, h, w)``: the picture itself when the size is right already, else floats; halved or made
-        of whole numbers they are float32, otherwise of the picture's dtype."""
+        """Return ``(C, h, w)``: the picture itself when the size is right already. Otherwise floats: float32
+        if the picture was halved or holds whole numbers, else of its dtype."""
         if self.size == tuple(out_size):
             return self.picture
         if self.method == "bicubic" and self.picture.dtype == torch.float32:

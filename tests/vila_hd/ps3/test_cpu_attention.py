@@ -42,6 +42,13 @@ def test_chunks_do_not_change_the_result(monkeypatch, chunk):
     torch.testing.assert_close(attend_bf16(*inputs), whole, rtol=0.02, atol=0.01)
 
 
+def test_keys_in_front_are_read_as_if_joined():
+    query, key, value = draw()
+    before = key[:, :, :30].contiguous(), value[:, :, :30].contiguous()
+    parted = attend_bf16(query, key[:, :, 30:], value[:, :, 30:], before)
+    assert torch.equal(parted, attend_bf16(query, key, value))
+
+
 def test_the_result_needs_no_copy_to_become_a_sequence():
     out = attend_bf16(*draw(batch=1))
     assert out.transpose(1, 2).is_contiguous()
@@ -62,6 +69,10 @@ def test_used_for_large_bf16_without_gradients_only(monkeypatch):
     supported = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     assert is_faster(query, key) == supported
     assert not is_faster(query.float(), key.float())
+    monkeypatch.setattr(cpu_attention, "_LEAST", query.shape[1] * 50 * 140)
+    assert is_faster(query, key, key) == supported
+    assert not is_faster(query, key)
+    monkeypatch.setattr(cpu_attention, "_LEAST", 1)
     query.requires_grad_()
     assert not is_faster(query, key)
     with torch.no_grad():

@@ -46,6 +46,15 @@ def test_right_size_is_the_picture_itself(method):
     assert Views(picture, method).resize((32, 48)) is picture
 
 
+@pytest.mark.parametrize(("size", "out"), SIZES)
+def test_short_floats_are_rounded_once_and_never_wide_as_a_whole(size, out):
+    picture = noise(3, *size).bfloat16()
+    resized = Views(picture, "bicubic").resize(out)
+    expected = F.interpolate(picture[None].float(), size=out, mode="bicubic")[0]
+    assert resized.dtype == torch.bfloat16
+    torch.testing.assert_close(resized.float(), expected, atol=5e-5, rtol=2**-8)
+
+
 @pytest.mark.parametrize("size", [(64, 96), (67, 97), (128, 256)])
 def test_halvings_keep_places(size):
     rows, columns = torch.meshgrid(torch.arange(size[0]), torch.arange(size[1]), indexing="ij")
