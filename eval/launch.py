@@ -101,6 +101,18 @@ def _add_speed(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     _add_output_options(train)
     train.set_defaults(run=_speed_train)
 
+    serve = what.add_parser("serve", help="the HTTP server against answering one by one, and under load")
+    serve.add_argument("--ways", nargs="+", metavar="WAY", help="rows; default: all")
+    serve.add_argument("--clients", type=int, default=8, help="requests at a time (default: 8)")
+    serve.add_argument("--seconds", type=float, default=30.0, help="per row (default: 30)")
+    serve.add_argument(
+        "--scenes", type=int, default=2, help="different pictures, in 3 sizes each (default: 2)"
+    )
+    serve.add_argument("--hostile", type=float, default=0.0, help="share of hostile requests (default: 0)")
+    serve.add_argument("--threads", type=int, default=1, help="threads of torch in the server (default: 1)")
+    _add_output_options(serve)
+    serve.set_defaults(run=_speed_serve)
+
 
 def _add_model_options(parser: argparse.ArgumentParser, *, positional: bool = False) -> None:
     if not positional:
@@ -373,6 +385,16 @@ def _speed_mllm(args: argparse.Namespace, command: str) -> Report:
         max_pixels=args.max_pixels, threads=args.threads, runs=args.runs,
     )  # fmt: skip
     return run_mllm(run, command=command)
+
+
+def _speed_serve(args: argparse.Namespace, command: str) -> Report:
+    from .speed.serving import WAYS, ServeRun, run_serving
+
+    run = ServeRun(
+        ways=tuple(args.ways or WAYS), clients=args.clients, seconds=args.seconds, scenes=args.scenes,
+        hostile=args.hostile, threads=args.threads,
+    )  # fmt: skip
+    return run_serving(run, command=command)
 
 
 def _speed_train(args: argparse.Namespace, command: str) -> Report:

@@ -1,0 +1,193 @@
+"""Throughput of the HTTP server against answering one request after the other, and how it bears load."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from vila_hd.errors import VilaHDError
+
+from ..report import Cell, Column, Report, Table, machine_facts
+from .hostile import attack
+from .load import SIZES, Outcome, Shown, draw_pictures, run_load
+
+ONE_BY_ONE, KEPT = "one by one", "together, pictures kept"
+WAYS = {
+    ONE_BY_ONE: ("--max-batch", "1", "--picture-cache-mb", "0"),
+    "together": ("--picture-cache-mb", "0"),
+    KEPT: (),
+}
+"""Name of a way to serve -> options of ``vila-hd serve``."""
+
+COLUMNS = (
+    Column(key="way", title="answered"),
+    Column(key="pictures", title="pictures"),
+    Column(key="answered", title="requests"),
+    Column(key="rate", title="requests/s", spec=".2f"),
+    Column(key="faster", title="faster", spec=".1f"),
+    Column(key="cpu", title="CPU s/request", spec=".2f"),
+    Column(key="p50", title="p50 s", spec=".2f"),
+    Column(key="p95", title="p95 s", spec=".2f"),
+    Column(key="failed", title="failed"),
+    Column(key="refused", title="hostile, refused"),
+    Column(key="harmful", title="hostile, not"),
+    Column(key="warm_mb", title="MB warm", spec=".0f"),
+    Column(key="end_mb", title="MB at the end", spec=".0f"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeRun:
+    """One measurement."""
+
+    ways: tuple[str, ...] = tuple(WAYS)
+    clients: int = 8
+    seconds: float = 30.0
+    scenes: int = 2
+    hostile: float = 0.0
+    """Share of requests that mean harm."""
+
+    threads: int = 1
+    """Threads of torch in the server."""
+
+    def __post_init__(self) -> None:
+        unknown = [way for way in self.ways if way not in WAYS]
+        if unknown or not self.ways:
+            raise VilaHDError(f"--ways {unknown}: use one or more of {', '.join(map(repr, WAYS))}")
+        if self.clients < 1 or self.seconds <= 0 or self.scenes < 1 or not 0 <= self.hostile < 1:
+            raise VilaHDError(
+                f"--clients {self.clients} --seconds {self.seconds:g} --scenes {self.scenes} "
+                f"--hostile {self.hostile:g}: use 1 client and scene or more, above 0 s, a share below 1"
+            )
+
+
+@dataclass
+class Memory:
+    """Resident memory of a process while it serves."""
+
+    pid: int
+    warm_up: float
+    """Seconds that count as warming up."""
+
+    warm: list[float] = field(default_factory=list)
+    later: list[float] = field(default_factory=list)
+    """MB, a number per second."""
+
+    def look(self, seconds: float) -> None:
+        """Measure now."""
+        status = Path(f"/proc/{self.pid}/status")
+        if status.exists():
+            found = re.search(r"VmRSS:\s+(\d+) kB", status.read_text())
+            if found is not None:
+                (self.warm if seconds < self.warm_up else self.later).append(int(found[1]) / 1000)
+
+
+def run_serving(run: ServeRun, *, command: str) -> Report:
+    """Measure all ways to serve, each with a server of its own.
+
+    Raises:
+        VilaHDError: a server does not start.
+    """
+    pictures = draw_pictures(run.scenes)
+    rows: list[dict[str, Cell]] = []
+    problems: list[str] = []
+    for way in run.ways:
+        # A request that is sent when the last one was answered: what handling one by one comes to.
+        clients = 1 if way == ONE_BY_ONE else run.clients
+        with _server(WAYS[way], run.threads) as (process, address):
+            memory = Memory(process.pid, warm_up=run.seconds / 3)
+            _warm_up(address, pictures)
+            before = _cpu_seconds(process.pid)
+            outcome = run_load(
+                address, pictures, clients=clients, seconds=run.seconds, new=way != KEPT, hostile=run.hostile,
+                attack=attack, watch=memory.look,
+            )  # fmt: skip
+            cpu = _cpu_seconds(process.pid) - before
+        rows.append({**_row(run, way, outcome, memory, rows), "cpu": cpu / max(len(outcome.seconds), 1)})
+        problems += [f"{way}: {text}" for text in [*outcome.failures, *outcome.harmful]]
+    facts: dict[str, Cell] = {
+        **machine_facts(), "model": "nano", "clients": run.clients, "seconds": run.seconds,
+        "threads of torch": run.threads, "hostile share": run.hostile,
+    }  # fmt: skip
+    sizes = ", ".join(f"{width} x {height}" for width, height in SIZES)
+    note = (
+        f"Scenes of {sizes} pixels, a question each, budgets auto, 0, 72 and 144 mixed. 'One by one' sends a "
+        "request when the last one was answered. 'New' pictures were never seen by the server; 'again': few "
+        "pictures, many questions. Warm: the largest in the first third of the time."
+    )
+    table = Table(columns=COLUMNS, rows=tuple(rows))
+    incomplete = f"{len(problems)} requests went wrong, the first: {problems[0]}" if problems else ""
+    return Report(command=command, facts=facts, tables=(table,), notes=(note,), incomplete=incomplete)
+
+
+def _warm_up(address: tuple[str, int], pictures: list[Shown]) -> None:
+    """A few requests that are not counted: the first ones of a process take longer."""
+    run_load(
+        address, pictures, clients=4, seconds=2.0, new=False, hostile=0.0, attack=attack,
+        watch=lambda seconds: None,
+    )  # fmt: skip
+
+
+def _row(
+    run: ServeRun, way: str, outcome: Outcome, memory: Memory, before: list[dict[str, Cell]]
+) -> dict[str, Cell]:
+    rate = len(outcome.seconds) / run.seconds
+    first = before[0]["rate"] if before else None
+    return {
+        "way": way,
+        "pictures": "again" if way == KEPT else "new",
+        "answered": len(outcome.seconds),
+        "rate": rate,
+        "faster": rate / first if isinstance(first, float) and first else None,
+        "p50": _percentile(outcome.seconds, 50),
+        "p95": _percentile(outcome.seconds, 95),
+        "failed": len(outcome.failures),
+        "refused": outcome.refused,
+        "harmful": len(outcome.harmful),
+        "warm_mb": max(memory.warm, default=None),
+        "end_mb": memory.later[-1] if memory.later else None,
+    }
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Seconds of all cores that a process has used; on a busy machine they tell more than the clock."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _percentile(values: list[float], share: float) -> float | None:
+    return float(np.percentile(values, share)) if values else None
+
+
+@contextmanager
+def _server(options: tuple[str, ...], threads: int) -> Iterator[tuple[subprocess.Popen, tuple[str, int]]]:
+    """``vila-hd serve`` on a free port of this machine."""
+    words = [sys.executable, "-m", "vila_hd.cli", "serve", "--port", "0", "--model", "nano", *options]
+    process = subprocess.Popen(
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        line = process.stdout.readline()
+        found = re.search(r"http://([\d.]+):(\d+)", line)
+        if found is None:
+            raise VilaHDError(f"the server did not start: {process.stderr.read().strip()[-300:]}")
+        yield process, (found[1], int(found[2]))
+    finally:
+        process.terminate()
+        try:
+            process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()

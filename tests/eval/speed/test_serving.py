@@ -1,0 +1,118 @@
+"""Loads are what they say, and the measurement of a server ends with figures or with what went wrong."""
+
+import base64
+import http.server
+import json
+import random
+import threading
+
+import pytest
+from PIL import Image
+
+from eval.launch import main
+from eval.speed import hostile
+from eval.speed.load import Shown, make_body, run_load
+from eval.speed.serving import WAYS, ServeRun, _row
+from eval.speed.serving import Memory as Resident
+from vila_hd.errors import VilaHDError
+
+SHOWN = Shown(base64.b64encode(b"not-a-jpeg!!"), ("what?", "where?"))
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Answers every second request."""
+
+    count = 0
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        type(self).count += 1
+        self.send_response(200 if self.count % 2 else 500)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *args):
+        """Nothing."""
+
+
+@pytest.fixture
+def address():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Fresh", (Server,), {}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_address
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_new_picture_is_another_file_with_the_same_pixels(tmp_path):
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.jpg")
+    content = (tmp_path / "a.jpg").read_bytes()
+    shown = Shown(base64.b64encode(content + b"\0" * (-len(content) % 3)), ("what?",))
+    chance = random.Random(0)
+    bodies = [json.loads(make_body("nano", shown, chance, new=new)) for new in (True, True, False)]
+    urls = [body["messages"][0]["content"][0]["image_url"]["url"] for body in bodies]
+    assert len(set(urls)) == 3
+    for i, url in enumerate(urls):
+        (tmp_path / f"{i}.jpg").write_bytes(base64.b64decode(url.partition(",")[2], validate=True))
+        assert Image.open(tmp_path / f"{i}.jpg").tobytes() == Image.open(tmp_path / "a.jpg").tobytes()
+
+
+def test_failures_and_attacks_are_counted(address):
+    attacks = iter(["", "let in"] * 1000)
+    outcome = run_load(
+        address, [SHOWN], clients=2, seconds=0.3, new=False, hostile=0.5,
+        attack=lambda address, random_: next(attacks), watch=lambda seconds: None,
+    )  # fmt: skip
+    assert outcome.seconds
+    assert outcome.failures
+    assert outcome.failures[0].startswith("status 500")
+    assert outcome.refused
+    assert set(outcome.harmful) == {"let in"}
+
+
+@pytest.mark.parametrize("attack", hostile.ATTACKS, ids=lambda attack: attack.__name__)
+def test_a_server_that_lets_everything_in_is_noticed(address, attack):
+    if attack in (hostile.slow, hostile.leaver, hostile.special_tokens, hostile.huge_claim):
+        assert attack.__doc__  # these are about the other requests, or about connections
+    else:
+        assert attack(address).startswith(attack.__name__)
+
+
+def test_a_row_compares_with_the_first():
+    from eval.speed.load import Outcome
+
+    run = ServeRun(seconds=10.0)
+    memory = Resident(0, 1.0, warm=[100.0, 120.0], later=[119.0, 118.0])
+    first = _row(run, "one by one", Outcome(seconds=[0.5] * 20), memory, [])
+    second = _row(run, "together", Outcome(seconds=[0.1] * 50, failures=["x"]), memory, [first])
+    assert (first["rate"], first["faster"], first["pictures"]) == (2.0, None, "new")
+    assert (second["rate"], second["faster"], second["failed"]) == (5.0, 2.5, 1)
+    assert (second["warm_mb"], second["end_mb"]) == (120.0, 118.0)
+
+
+@pytest.mark.parametrize("changes", [{"ways": ("fast",)}, {"clients": 0}, {"hostile": 1.0}, {"seconds": 0.0}])
+def test_impossible_measurements(changes):
+    with pytest.raises(VilaHDError):
+        ServeRun(**changes)
+
+
+@pytest.mark.slow
+def test_a_short_load_with_hostile_requests(capsys, tmp_path):
+    """The load test in small: no good request fails, no hostile one is let in."""
+    words = [
+        "--ways",
+        list(WAYS)[-1],
+        "--clients",
+        "8",
+        "--seconds",
+        "8",
+        "--scenes",
+        "1",
+        "--hostile",
+        "0.2",
+    ]
+    assert main(["speed", "serve", *words, "--json", str(tmp_path / "report.json")]) == 0
+    (row,) = json.loads((tmp_path / "report.json").read_text())["tables"][0]["rows"]
+    assert row["answered"] > 0
+    assert row["failed"] == row["harmful"] == 0
