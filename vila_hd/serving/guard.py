@@ -13,6 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .errors import ApiError
 
+MAX_HEADERS = 16_384
+"""Bytes of all headers of a request. h11 counts only while a request is incomplete."""
+
 OPEN_PATHS = ("/health",)
 """Paths that need no key."""
 
@@ -78,6 +81,8 @@ class Guard:
 
     def _check(self, path: str, headers: Headers) -> None:
         rules = self._rules
+        if sum(len(name) + len(value) for name, value in headers.raw) > MAX_HEADERS:
+            raise ApiError(431, f"more than {MAX_HEADERS:,} bytes of headers")
         if rules.hosts and _host(headers.get("host", "")) not in rules.hosts:
             raise ApiError(400, f"host {headers.get('host', '')!r:.80} is not the name of this server")
         if self._keys and path not in OPEN_PATHS:

@@ -64,6 +64,7 @@ class PictureStore:
         """
         self._processor, self._sources, self._max_pixels = processor, sources, max_pixels
         self.cache = PictureCache(cache_bytes)
+        self._coming: dict[bytes, asyncio.Future[Picture]] = {}
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="vila-hd-picture")
 
     async def get(self, address: str, label: str) -> Picture:
@@ -81,7 +82,12 @@ class PictureStore:
         key = await loop.run_in_executor(self._pool, _digest, content)
         known = self.cache.get(key)
         if known is None:
-            known = await loop.run_in_executor(self._pool, self._prepare, content, key, label)
+            if key not in self._coming:
+                work = loop.run_in_executor(self._pool, self._prepare, content, key, label)
+                work.add_done_callback(lambda _: self._coming.pop(key))
+                self._coming[key] = work
+            # Shared by all requests that show the picture now: whoever leaves must not stop it.
+            known = await asyncio.shield(self._coming[key])
         self.cache.put(known)
         return known
 

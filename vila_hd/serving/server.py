@@ -15,7 +15,7 @@ from ..processing_vila_hd import VilaHDProcessor
 from .app import build_app
 from .connection import PatientConnection
 from .engine import Engine, EngineSettings
-from .guard import GuardRules
+from .guard import MAX_HEADERS, GuardRules
 from .metrics import Metrics
 from .pictures import PictureStore
 from .service import ChatService, ServiceLimits
@@ -25,7 +25,6 @@ KEY = "VILA_HD_API_KEY"
 """Environment variable of the key that opens the API. Command lines are visible to everybody on a machine."""
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-MAX_HEADERS = 16_384
 MAX_CONNECTIONS = 512
 
 
