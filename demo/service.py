@@ -55,23 +55,25 @@ class Service:
         Raises:
             VilaHDError: one of them cannot be read, or there are too many; then nothing changes.
         """
-        attached: dict[Path, list[Picture]] = {}
-        remarks = []
-        for path in paths:
-            if path in session.attached:
-                attached[path] = session.attached[path]
-                continue
-            attached[path], remark = take_file(path, session.folder, self.limits)
-            remarks += [remark] if remark else []
-        total = len(session.asked_pictures) + sum(len(pictures) for pictures in attached.values())
-        if total > self.limits.pictures:
-            raise VilaHDError(
-                f"{total} pictures in one conversation, {self.limits.pictures} are allowed: start a new chat"
-            )
-        if list(attached) != list(session.attached):
-            session.box = None
-        session.attached = attached
-        return " ".join(remarks)
+        with session.attaching:
+            attached: dict[Path, list[Picture]] = {}
+            remarks = []
+            for path in paths:
+                if path in session.attached:
+                    attached[path] = session.attached[path]
+                    continue
+                attached[path], remark = take_file(path, session.folder, self.limits)
+                remarks += [remark] if remark else []
+            total = len(session.asked_pictures) + sum(len(pictures) for pictures in attached.values())
+            if total > self.limits.pictures:
+                most = self.limits.pictures
+                raise VilaHDError(
+                    f"{total} pictures in one conversation, {most} are allowed: start a new chat"
+                )
+            if list(attached) != list(session.attached):
+                session.box = None
+            session.attached = attached
+            return " ".join(remarks)
 
     # ---------------------------------------------------------------- questions
 

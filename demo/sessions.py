@@ -102,6 +102,9 @@ class Session:
     asked: int = 0
     """Turns so far, removed ones included."""
 
+    attaching: threading.Lock = field(default_factory=threading.Lock)
+    """Held while files are added: two events of one page may come at once."""
+
     _busy: threading.Lock = field(default_factory=threading.Lock)
 
     @property

@@ -43,9 +43,10 @@ async function display(lens) {
   const loaded = await Promise.all(waiting);
   if (mine !== turn) return;
   if (!loaded.every(Boolean)) {
-    // The page is going away, or its conversation is gone.
+    // Nothing is drawn of what did not come; the parent is asked to tell it again.
     images.clear();
     displayed = "";
+    setTimeout(() => tell_parent({ kind: "ready" }), 1000);
     return;
   }
   picture = null;
