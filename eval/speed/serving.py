@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -169,25 +170,20 @@ def _percentile(values: list[float], share: float) -> float | None:
 def _server(options: tuple[str, ...], threads: int) -> Iterator[tuple[subprocess.Popen, tuple[str, int]]]:
     """``vila-hd serve`` on a free port of this machine."""
     words = [sys.executable, "-m", "vila_hd.cli", "serve", "--port", "0", "--model", "nano", *options]
-    process = subprocess.Popen(
-        words,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    try:
-        line = process.stdout.readline()
-        found = re.search(r"http://([\d.]+):(\d+)", line)
-        if found is None:
-            raise VilaHDError(f"the server did not start: {process.stderr.read().strip()[-300:]}")
-        yield process, (found[1], int(found[2]))
-    finally:
-        process.terminate()
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    with tempfile.TemporaryFile("w+") as log:  # a pipe that nobody reads would stop the server when full
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
+        assert process.stdout is not None
         try:
-            process.communicate(timeout=60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+            found = re.search(r"http://([\d.]+):(\d+)", process.stdout.readline())
+            if found is None:
+                log.seek(0)
+                raise VilaHDError(f"the server did not start: {log.read().strip()[-300:]}")
+            yield process, (found[1], int(found[2]))
+        finally:
+            process.terminate()
+            try:
+                process.communicate(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from mcp.server.transport_security import TransportSecuritySettings
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from ..errors import VilaHDError
 from ..utils.logging import get_logger
@@ -51,11 +51,14 @@ class EventStream(Response):
         async with self._resources:
             start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
             await send(start)
-            async for line in self._lines:
-                await send(
-                    {"type": "http.response.body", "body": f"data: {line}\n\n".encode(), "more_body": True}
-                )
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            with suppress(ClientGoneError):  # nobody is there to be told
+                async for line in self._lines:
+                    await send(_body(f"data: {line}\n\n", more=True))
+                await send(_body("", more=False))
+
+
+def _body(text: str, *, more: bool) -> Message:
+    return {"type": "http.response.body", "body": text.encode(), "more_body": more}
 
 
 def build_app(service: ChatService, metrics: Metrics, rules: GuardRules) -> FastAPI:

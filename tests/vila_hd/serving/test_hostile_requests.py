@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import json
+import logging
 import socket
 import struct
 import threading
@@ -323,6 +324,31 @@ def test_unknown_paths_and_methods(small):
         assert status in (404, 405)
         assert set(answer["error"]) == {"message", "type", "param", "code"}
     assert post(small, b"", path="/v1/chat/completions", method="DELETE")[0] == 405
+
+
+def test_leaving_a_stream_is_no_error_of_the_server(small):
+    """A traceback for each would fill the log, and a pipe that nobody reads, and then stop the server."""
+    records = []
+    handler = logging.Handler()
+    handler.emit = records.append
+    body = json.dumps({**chat(message("go on"), stream=True), "max_tokens": 1000}).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    loggers = [logging.getLogger(name) for name in ("uvicorn.error", "vila_hd.serving.app")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        with connect(small) as line:
+            line.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            line.recv(64)
+        deadline = time.monotonic() + 60
+        while b"vilahd_inside 0.0" not in metrics(small):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(0.1)
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+    assert [record.getMessage() for record in records] == []
 
 
 def test_too_many_requests_are_told_when_to_come_back(small):
