@@ -37,6 +37,11 @@ def test_it_is_small_and_in_bfloat16():
     assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
 
 
+def test_its_processor_counts_tokens_with_its_budget():
+    model, processor = vila_hd.load("nano")
+    assert processor.default_budget == model.config.default_budget
+
+
 def test_it_sees_4k():
     model, _ = vila_hd.load("nano")
     assert model.config.vision_config.ps3_scales[-1] >= 3780
