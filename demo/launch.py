@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vila_hd import VilaHDError
 from vila_hd.cli.models import load_for
-from vila_hd.cli.parsers import Parser, add_model
+from vila_hd.cli.parsers import Parser, add_model, port_number
 from vila_hd.cli.terminal import Steps, run_command
 from vila_hd.utils.imports import import_optional
 
@@ -38,7 +38,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (there is no password)"
     )
-    parser.add_argument("--port", type=int, default=7860)
+    parser.add_argument("--port", type=port_number, default=7860, help="0: any free one (%(default)s)")
     parser.add_argument(
         "--parallel", type=int, default=2, metavar="N", help="answers that are written at once"
     )

@@ -27,7 +27,8 @@ def test_a_taken_port_is_named(capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--port", "many"], ["--host", "256.0.0.1"], ["--max-pages", "x"], ["--what"]]
+    "arguments",
+    [["--port", "many"], ["--port", "65536"], ["--host", "256.0.0.1"], ["--max-pages", "x"], ["--what"]],
 )
 def test_mistakes_end_with_status_2_and_one_line(arguments, capsys):
     assert main(arguments) == 2

@@ -85,7 +85,7 @@ def _serve(parser: Parser) -> None:
     add_model(parser)
     group = parser.add_argument_group("server")
     group.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    group.add_argument("--port", type=_count, default=8000, help="0: any free one (%(default)s)")
+    group.add_argument("--port", type=port_number, default=8000, help="0: any free one (%(default)s)")
     group.add_argument("--served-name", metavar="NAME", help="what requests call the model; default: --model")
     group.add_argument(
         "--api-key-file",
@@ -309,6 +309,18 @@ def parse_budget(text: str) -> int | str:
         return _count(text)
     except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(f"{text!r}: use a number of patches >= 0, 'auto' or 'all'") from None
+
+
+def port_number(text: str) -> int:
+    """What ``--port`` takes; 0 is any free one.
+
+    Raises:
+        argparse.ArgumentTypeError: no port has that number.
+    """
+    number = _count(text)
+    if number > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r}: use a port from 0 to 65535")
+    return number
 
 
 def _count(text: str) -> int:

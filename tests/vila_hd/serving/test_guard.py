@@ -117,6 +117,7 @@ def test_errors_tell_nothing_of_the_inside():
         (["--allow-files", "/no/such/folder"], "no such folder"),
         (["--max-batch", "0"], ">= 1"),
         (["--port", "x"], "whole number"),
+        (["--port", "65536"], "0 to 65535"),
         (["--api-key-file", "/no/such/file"], "cannot be read"),
     ],
 )
