@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..lens.boxes import look_boxes
-from ..options import HighResOptions
+from ..options import HighResOptions, Pruning
 from .questions import ChosenToken, Finished, Picture, TokenChance
 
 Json = dict[str, Any]
@@ -79,6 +79,9 @@ class HighRes(_Strict):
     per_scale: list[int] | None = None
     max_scale: int | None = None
     smooth: bool = False
+    pruning: str | None = None
+    """``METHOD:KEEP``, such as ``visionzip:0.25``; None: the checkpoint's own way, usually all tokens stay."""
+
     explain: bool = False
     """Whether the answer says where was looked and what it cost."""
 
@@ -103,6 +106,7 @@ class HighRes(_Strict):
             per_scale=None if self.per_scale is None else tuple(self.per_scale),
             max_scale=self.max_scale,
             smooth=self.smooth,
+            pruning=None if self.pruning is None else Pruning.parse(self.pruning),
         )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 import vila_hd
 from vila_hd import HighResOptions
+from vila_hd.options import Pruning
 from vila_hd.testing import tiny_picture
 
 from .conftest import data_url, message
@@ -37,6 +38,17 @@ def test_answers_are_those_of_the_library(client, model, processor, picture, loo
     assert answer.usage.completion_tokens == same.receipt.new_tokens
     assert answer.usage.prompt_tokens == same.receipt.prompt_tokens + same.receipt.visual_tokens
     assert answer.usage.prompt_tokens_details.image_tokens == same.receipt.visual_tokens
+
+
+@pytest.mark.parametrize("pruning", ["tome:0.5", "visionzip:0.25"])
+def test_tokens_are_pruned_as_in_the_library(client, model, processor, picture, pruning):
+    messages = [message("what is it?", picture)]
+    answer = ask(client, messages, high_res={"pruning": pruning})
+    options = HighResOptions(pruning=Pruning.parse(pruning))
+    same = vila_hd.ask(model, processor, [picture], "what is it?", high_res=options, max_new_tokens=12)
+    assert text_of(answer).strip() == same.text
+    tokens = answer.usage.prompt_tokens_details.image_tokens
+    assert tokens == same.receipt.visual_tokens < ask(client, messages).usage.prompt_tokens_details.image_tokens
 
 
 def test_a_stream_is_the_answer_in_pieces(client, picture):
@@ -168,6 +180,8 @@ def test_what_cannot_be_done_is_said(client, options, param, words):
         ({"regions": [[], []]}, "2 list(s) of boxes for 1 picture(s)"),
         ({"per_scale": [1]}, "use 2 numbers"),
         ({"max_scale": 77}, "use one of 64, 128"),
+        ({"pruning": "fastv:0.5"}, "use tome or visionzip here"),
+        ({"pruning": "all"}, "use METHOD:KEEP"),
     ],
 )
 def test_options_that_do_not_fit_the_picture_or_the_model(client, picture, look, words):
