@@ -76,6 +76,7 @@ def lay_out(service: Service) -> Parts:
                 with gr.Row(elem_id="closely"):
                     guide = _guide_switch(service, "guide")
                     budget = _budget_slider(service, "budget", value=service.default_step)
+                    keep = gr.Checkbox(label="Add to what the last answer saw", elem_id="keep", container=False)
                 with gr.Row(elem_id="foot"):
                     cost = gr.HTML(elem_id="cost", elem_classes="price")
                     new = gr.Button("New chat", size="sm", elem_id="new")
@@ -99,6 +100,7 @@ def lay_out(service: Service) -> Parts:
         clear_box=clear_box,
         composer=composer,
         guide=guide,
+        keep=keep,
         budget=budget,
         cost=cost,
         new=new,
@@ -163,7 +165,7 @@ def _budget_slider(service: Service, elem_id: str, *, value: int) -> gr.Slider:
 
 
 def _connect(app: gr.Blocks, parts: Parts, events: Events) -> None:
-    settings = [parts.token, parts.budget, parts.guide]
+    settings = [parts.token, parts.budget, parts.guide, parts.keep]
     everything = parts.outputs()
     app.load(events.open, None, everything, **QUICK)
     parts.new.click(events.start_over, [parts.token], everything, **QUICK)

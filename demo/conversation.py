@@ -42,8 +42,9 @@ def _reply(turn: Turn) -> str:
     text = turn.answer.text or "*(nothing)*"
     parts = [cost_line(turn.answer.receipt)]
     if turn.added is not None:
-        closer = f"looked closer in your box: {turn.added:,} patches added to what it saw before"
-        parts.insert(0, closer if turn.added else "your box was seen closely already: nothing added")
+        where = "in your box" if turn.settings.box else "for this question"
+        closer = f"looked closer {where}: {turn.added:,} patches added to what it saw before"
+        parts.insert(0, closer if turn.added else "seen closely already: nothing added")
     if turn.stopped:
         parts.append("stopped")
     return f'{text}\n\n<small class="cost">{html.escape(" · ".join(parts))}</small>'

@@ -44,6 +44,7 @@ class Parts:
     clear_box: gr.Button
     composer: gr.MultimodalTextbox
     guide: gr.Radio
+    keep: gr.Checkbox
     budget: gr.Slider
     cost: gr.HTML
     new: gr.Button
@@ -177,51 +178,61 @@ class Events:
     # ---------------------------------------------------------------- questions
 
     @_tell_while
-    def ask(self, token: str | None, step: int, guide: Any, value: dict[str, Any]) -> Iterator[Changes]:
+    def ask(
+        self, token: str | None, step: int, guide: Any, keep: bool, value: dict[str, Any]
+    ) -> Iterator[Changes]:
         """Answer what was typed."""
         session = self._service.sessions.find(token)
         self._service.attach(session, [Path(file) for file in value["files"]])
         run = partial(self._service.ask, session, value["text"])
-        yield from self._answer(session, run, step, guide)
+        yield from self._answer(session, run, step, guide, keep)
 
     @_tell_while
-    def example(self, token: str | None, step: int, guide: Any, event: gr.SelectData) -> Iterator[Changes]:
+    def example(
+        self, token: str | None, step: int, guide: Any, keep: bool, event: gr.SelectData
+    ) -> Iterator[Changes]:
         """Ask the first question about an example picture."""
         session = self._service.sessions.find(token)
         example = self._service.examples[event.index]
         self._service.attach(session, [example.path])
         run = partial(self._service.ask, session, example.questions[0])
-        yield from self._answer(session, run, step, guide)
+        yield from self._answer(session, run, step, guide, keep)
 
     @_tell_while
-    def suggestion(self, token: str | None, step: int, guide: Any, event: gr.SelectData) -> Iterator[Changes]:
+    def suggestion(
+        self, token: str | None, step: int, guide: Any, keep: bool, event: gr.SelectData
+    ) -> Iterator[Changes]:
         """Ask a suggested question."""
         session = self._service.sessions.find(token)
         run = partial(self._service.ask, session, str(event.value))
-        yield from self._answer(session, run, step, guide)
+        yield from self._answer(session, run, step, guide, keep)
 
     @_tell_while
-    def retry(self, token: str | None, step: int, guide: Any, event: gr.RetryData) -> Iterator[Changes]:
+    def retry(
+        self, token: str | None, step: int, guide: Any, keep: bool, event: gr.RetryData
+    ) -> Iterator[Changes]:
         """Ask the same again, with the budget and guide of now."""
         session = self._service.sessions.find(token)
         turn = _turn_at(session, event.index)
         run = partial(self._service.ask_again, session, turn, turn.question)
-        yield from self._answer(session, run, step, guide)
+        yield from self._answer(session, run, step, guide, keep)
 
     @_tell_while
-    def edit(self, token: str | None, step: int, guide: Any, event: gr.EditData) -> Iterator[Changes]:
+    def edit(
+        self, token: str | None, step: int, guide: Any, keep: bool, event: gr.EditData
+    ) -> Iterator[Changes]:
         """Ask the changed question instead."""
         session = self._service.sessions.find(token)
         run = partial(self._service.ask_again, session, _turn_at(session, event.index), str(event.value))
-        yield from self._answer(session, run, step, guide)
+        yield from self._answer(session, run, step, guide, keep)
 
     def _answer(
-        self, session: Session, run: Callable[[Settings], Iterator[Turn]], step: int, guide: Any
+        self, session: Session, run: Callable[[Settings], Iterator[Turn]], step: int, guide: Any, keep: bool
     ) -> Iterator[Changes]:
         """Show an answer while it grows, then where it looked."""
         parts = self._parts
         picture, box = session.box or (0, None)
-        settings = Settings(self._service.budgets[step], guide, box=box, boxed=picture)
+        settings = Settings(self._service.budgets[step], guide, box=box, boxed=picture, keep=keep)
         turn, shown = None, 0.0
         for turn in run(settings):
             if turn.text == "" and not shown:

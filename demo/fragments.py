@@ -49,7 +49,7 @@ def caption(turn: Turn | None, *, example: bool = False, cost: bool = False) -> 
 def _how(settings: Settings, guide: str) -> str:
     if not settings.budget:
         return "low resolution only"
-    where = "inside your box, " if settings.box else ""
+    where = "inside your box, " if settings.box else "on top of the answer before, " if settings.keep else ""
     return f"{where}{guide}, budget {settings.budget:,}"
 
 

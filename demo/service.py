@@ -126,7 +126,8 @@ class Service:
     def _run(self, session: Session, turn: Turn) -> Iterator[Turn]:
         yield turn
         before = turn.before
-        closer = turn.settings.box is not None and not turn.pictures and before is not None
+        add = turn.settings.keep or turn.settings.box is not None
+        closer = add and not turn.pictures and before is not None
         try:
             if len(turn.question) > self.limits.question_characters:
                 raise VilaHDError(

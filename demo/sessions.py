@@ -36,6 +36,9 @@ class Settings:
     boxed: int = 0
     """Number of the picture in the conversation, from 0."""
 
+    keep: bool = False
+    """Look on top of what the answer before saw; with a box always."""
+
 
 @dataclass
 class Turn:

@@ -85,6 +85,15 @@ def test_a_box_on_an_old_picture_adds_looks_there_and_keeps_the_others(ask):
     assert turn.added == turn.answer.receipt.looks[0].num_chosen - 8 > 0
 
 
+def test_a_follow_up_adds_to_what_was_seen_when_asked_to(ask):
+    first = ask(budget=8)
+    afresh, turn = ask("and there?", new=False, budget=8), ask("and there?", new=False, budget=8, keep=True)
+    assert afresh.added is None
+    for old, new in zip(afresh.answer.looks[0].pass_maps, turn.answer.looks[0].pass_maps, strict=True):
+        assert (new[old > 0] == old[old > 0]).all()
+    assert turn.added == turn.answer.receipt.looks[0].num_chosen - first.answer.receipt.looks[0].num_chosen == 8
+
+
 def test_a_box_without_words_asks_the_last_question_again(ask):
     ask("what is here?", budget=8)
     assert ask("", new=False, box=(80, 60, 128, 96)).question == "what is here?"
