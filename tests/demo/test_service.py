@@ -91,7 +91,8 @@ def test_a_follow_up_adds_to_what_was_seen_when_asked_to(ask):
     assert afresh.added is None
     for old, new in zip(afresh.answer.looks[0].pass_maps, turn.answer.looks[0].pass_maps, strict=True):
         assert (new[old > 0] == old[old > 0]).all()
-    assert turn.added == turn.answer.receipt.looks[0].num_chosen - first.answer.receipt.looks[0].num_chosen == 8
+    chosen = [each.answer.receipt.looks[0].num_chosen for each in (first, turn)]
+    assert turn.added == chosen[1] - chosen[0] == 8
 
 
 def test_a_box_without_words_asks_the_last_question_again(ask):

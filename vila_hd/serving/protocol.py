@@ -80,7 +80,7 @@ class HighRes(_Strict):
     max_scale: int | None = None
     smooth: bool = False
     pruning: str | None = None
-    """``METHOD:KEEP``, such as ``visionzip:0.25``; None: the checkpoint's own way, usually all tokens stay."""
+    """``METHOD:KEEP``, such as ``visionzip:0.25``; None: the checkpoint's own way."""
 
     explain: bool = False
     """Whether the answer says where was looked and what it cost."""

@@ -60,7 +60,9 @@ class PromptReader:
         model = self._model.model
         options = model.resolve_options(question.high_res)
         if options.pruning is not None and options.pruning.in_language_model:
-            raise VilaHDError(f"pruning {options.pruning}: it would part the rows of a batch; use tome or visionzip here")
+            raise VilaHDError(
+                f"pruning {options.pruning}: it would part the rows of a batch; use tome or visionzip here"
+            )
         if options.only_regions:
             raise VilaHDError("only_regions: not served; leave it out, boxes come first anyway")
         if options.budget == 0:
