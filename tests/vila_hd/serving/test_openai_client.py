@@ -48,7 +48,9 @@ def test_tokens_are_pruned_as_in_the_library(client, model, processor, picture, 
     same = vila_hd.ask(model, processor, [picture], "what is it?", high_res=options, max_new_tokens=12)
     assert text_of(answer).strip() == same.text
     tokens = answer.usage.prompt_tokens_details.image_tokens
-    assert tokens == same.receipt.visual_tokens < ask(client, messages).usage.prompt_tokens_details.image_tokens
+    assert (
+        tokens == same.receipt.visual_tokens < ask(client, messages).usage.prompt_tokens_details.image_tokens
+    )
 
 
 def test_a_stream_is_the_answer_in_pieces(client, picture):
