@@ -2,14 +2,14 @@
 does.
 
 Our modules register their classes as their last statement. All of them are imported right after transformers
-is, when none of its parts is half imported yet; or, when it is one of ours that imports transformers, once
-that one is finished.
+is, when none of its parts is half imported yet; or, when it is one of ours that imports transformers, once no
+module of ours is half imported any more.
 """
 
 import importlib
 import sys
 
-from .utils.imports import after_import
+from .utils.imports import OutermostImports, after_import
 
 _PACKAGE = __name__.rpartition(".")[0]
 
@@ -33,27 +33,13 @@ _OURS = [
 ]
 """Modules that register classes."""
 
-_finished: set[str] = set()
-
 
 def register_on_import() -> None:
     """Arrange everything. Called once, when the package is imported."""
-    for name in _OURS:
-        _after_one_of_ours(name)
-    after_import("transformers", _import_ours)
-
-
-def _after_one_of_ours(name: str) -> None:
-    def react() -> None:
-        _finished.add(name)
-        if "transformers" in sys.modules:
-            _import_ours()
-
-    after_import(name, react)
+    ours = OutermostImports(_PACKAGE, lambda: _import_ours() if "transformers" in sys.modules else None)
+    after_import("transformers", lambda: _import_ours() if ours.is_idle else None)
 
 
 def _import_ours() -> None:
-    if any(name in sys.modules and name not in _finished for name in _OURS):
-        return  # one is half imported: its end calls this again
     for name in _OURS:
         importlib.import_module(name)

@@ -51,6 +51,42 @@ def test_models_are_known_in_every_order_of_imports(saved: Path, imports: str) -
     assert result.stdout.split()[-2:] == ["VilaHDForConditionalGeneration", "VilaHDProcessor"], result.stderr
 
 
+IMPORT_ONE = """
+import os, torch
+for name in {0!r}:
+    child = os.fork()
+    if child == 0:
+        try:
+            __import__(name)
+            code = 0
+        except BaseException as error:
+            print(name, repr(error), flush=True)
+            code = 1
+        os._exit(code)
+    os.waitpid(child, 0)
+print("done")
+"""
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for package in ("vila_hd", "llava_compat")
+    for path in (ROOT / package).rglob("*.py")
+    if path.stem != "__main__" and "assets" not in path.parts
+)
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        ["vila_hd.projector", "vila_hd.outputs", "vila_hd.pruning.looks"],
+        pytest.param(MODULES, marks=pytest.mark.slow),
+    ],
+    ids=["some", "all"],
+)
+def test_every_module_can_be_the_first_that_is_imported(modules: list[str]) -> None:
+    result = run(IMPORT_ONE.format(modules))
+    assert result.stdout == "done\n", result.stdout + result.stderr
+
+
 def test_import_is_light() -> None:
     code = "import vila_hd\nprint(sorted({'torch', 'transformers', 'PIL'} & set(sys.modules)))"
     assert run(code).stdout.strip() == "[]"

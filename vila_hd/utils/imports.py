@@ -87,3 +87,48 @@ def after_import(name: str, callback: Callable[[], None]) -> None:
         callback()
     else:
         sys.meta_path.insert(0, _AfterImport(name, callback))
+
+
+class OutermostImports(importlib.abc.MetaPathFinder):
+    """Watches imports of a package's modules, and runs a callback after each that no other one waited for.
+
+    At that moment no module of the package is half imported, so the callback may import any of them.
+    """
+
+    def __init__(self, package: str, callback: Callable[[], None]) -> None:
+        """Watch from now on.
+
+        Args:
+            package: its modules are watched, it itself is not.
+            callback: run without arguments; its own imports do not run it again.
+        """
+        self._prefix, self._callback = f"{package}.", callback
+        self._depth = 0
+        sys.meta_path.insert(0, self)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no module of the package is being imported."""
+        return not self._depth
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if not fullname.startswith(self._prefix):
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def execute_inside(module: ModuleType) -> None:
+            self._depth += 1
+            try:
+                execute(module)
+                if self._depth == 1:
+                    self._callback()
+            finally:
+                self._depth -= 1
+
+        spec.loader.exec_module = execute_inside  # type: ignore[method-assign]
+        return spec

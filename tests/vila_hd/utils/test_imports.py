@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from vila_hd.errors import VilaHDError
-from vila_hd.utils.imports import after_import, import_optional, is_installed
+from vila_hd.utils.imports import OutermostImports, after_import, import_optional, is_installed
 
 
 @pytest.fixture
@@ -98,3 +98,40 @@ def test_waiting_for_a_module_that_does_not_exist_changes_nothing():
     after_import("fx_never", lambda: None)
     with pytest.raises(ModuleNotFoundError):
         __import__("fx_never")
+
+
+@pytest.fixture
+def watched(packages, monkeypatch):
+    """A package of three modules, and what a callback saw of it each time it ran."""
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    (packages / "fx_box").mkdir()
+    (packages / "fx_box" / "__init__.py").write_text("")
+    (packages / "fx_box" / "outer.py").write_text("from . import inner\nis_whole = True")
+    (packages / "fx_box" / "inner.py").write_text("")
+    (packages / "fx_box" / "broken.py").write_text("from . import inner\n1 / 0")
+    seen = []
+    watch = OutermostImports(
+        "fx_box", lambda: seen.append(hasattr(sys.modules.get("fx_box.outer"), "is_whole"))
+    )
+    yield watch, seen
+    for name in [name for name in sys.modules if name.startswith("fx_box")]:
+        del sys.modules[name]
+
+
+def test_a_package_is_left_alone_until_none_of_its_modules_is_half_imported(watched):
+    watch, seen = watched
+    __import__("fx_box")
+    assert seen == []
+    __import__("fx_box.outer")
+    assert seen == [True]
+    __import__("fx_box.outer")
+    assert seen == [True]
+    assert watch.is_idle
+
+
+def test_a_module_that_does_not_import_runs_no_callback(watched):
+    watch, seen = watched
+    with pytest.raises(ZeroDivisionError):
+        __import__("fx_box.broken")
+    assert seen == []
+    assert watch.is_idle
