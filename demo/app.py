@@ -76,9 +76,7 @@ def lay_out(service: Service) -> Parts:
                 with gr.Row(elem_id="closely"):
                     guide = _guide_switch(service, "guide")
                     budget = _budget_slider(service, "budget", value=service.default_step)
-                    keep = gr.Checkbox(
-                        label="Add to what the last answer saw", elem_id="keep", container=False
-                    )
+                keep = gr.Checkbox(label="Add to what the last answer saw", elem_id="keep", container=False)
                 with gr.Row(elem_id="foot"):
                     cost = gr.HTML(elem_id="cost", elem_classes="price")
                     new = gr.Button("New chat", size="sm", elem_id="new")
