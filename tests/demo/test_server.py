@@ -115,7 +115,7 @@ def test_a_question_changes_chat_lens_and_numbers(events, upload):
     shown = run(handlers.attach(token, {"text": "", "files": [str(upload())]}, 1))
     (waiting,) = json.loads(shown[parts.lens])["pictures"]
     assert waiting["plain"]
-    shown = run(handlers.ask(token, 1, "prompt", {"text": "what is here?", "files": [str(upload())]}))
+    shown = run(handlers.ask(token, 1, "prompt", False, {"text": "what is here?", "files": [str(upload())]}))
     assert shown[parts.chat][-1]["role"] == "assistant"
     (picture,) = json.loads(shown[parts.lens])["pictures"]
     assert picture["urls"]["original"] == waiting["urls"]["original"]
@@ -129,22 +129,22 @@ def test_errors_are_shown_in_the_page(events, tmp_path):
     token = run(handlers.open())[parts.token]
     (tmp_path / "odd.png").write_bytes(b"<html>")
     files = {"text": "what?", "files": [str(tmp_path / "odd.png")]}
-    assert "odd.png: a web page" in run(handlers.ask(token, 1, "prompt", files))[parts.notice]
+    assert "odd.png: a web page" in run(handlers.ask(token, 1, "prompt", False, files))[parts.notice]
     assert "odd.png: a web page" in run(handlers.attach(token, files, 1))[parts.notice]
     assert (
         "reload the page"
-        in run(handlers.ask("gone", 1, "prompt", {"text": "what?", "files": []}))[parts.notice]
+        in run(handlers.ask("gone", 1, "prompt", False, {"text": "what?", "files": []}))[parts.notice]
     )
     assert (
         "is empty"
-        in run(handlers.ask(token, 1, "prompt", {"text": " ", "files": []}))[parts.chat][-1]["content"]
+        in run(handlers.ask(token, 1, "prompt", False, {"text": " ", "files": []}))[parts.chat][-1]["content"]
     )
 
 
 def test_starting_over_forgets_the_conversation_and_its_files(events, served, upload):
     handlers, parts = events
     token = run(handlers.open())[parts.token]
-    run(handlers.ask(token, 1, "prompt", {"text": "what is here?", "files": [str(upload())]}))
+    run(handlers.ask(token, 1, "prompt", False, {"text": "what is here?", "files": [str(upload())]}))
     folder = served[0].sessions.find(token).folder
     shown = run(handlers.start_over(token))
     assert shown[parts.token] != token
