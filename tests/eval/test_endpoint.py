@@ -155,6 +155,15 @@ def test_the_runner_asks_several_at_a_time_and_keeps_failures_apart(fake, choice
     assert 80 <= width * height <= 100
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C interrupts, also in a process that was started in the background and ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_keeps_the_answers_that_are_on_their_way(fake, choices, tmp_path):
     def reply(body):
         time.sleep(0.2)  # by then all questions wait for their turn
