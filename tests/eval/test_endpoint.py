@@ -169,7 +169,7 @@ def test_ctrl_c_keeps_the_answers_that_are_on_their_way(fake, choices, tmp_path)
         time.sleep(0.2)  # by then all questions wait for their turn
         if "question 0" in body["messages"][0]["content"][-1]["text"]:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-            time.sleep(0.2)
+        time.sleep(0.3)  # nothing is answered before Ctrl-C
         return fake.answer()
 
     fake.reply = reply
