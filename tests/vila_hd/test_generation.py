@@ -87,7 +87,13 @@ def test_sampling_returns_scores_and_several_sequences(
 def test_repetition_penalty_does_not_depend_on_padding(
     model: VilaHDForConditionalGeneration, processor: VilaHDProcessor
 ) -> None:
-    settings = {"repetition_penalty": 3.0, "max_new_tokens": 6, "do_sample": False}
+    # Placeholders fill up shorter rows, which penalises them; only random weights would write one.
+    settings = {
+        "repetition_penalty": 3.0,
+        "max_new_tokens": 6,
+        "do_sample": False,
+        "suppress_tokens": [model.config.image_token_id],
+    }
     together = model.generate(**inputs_of(processor, *CHATS), **settings)[:, -6:]
     alone = [model.generate(**inputs_of(processor, chat), **settings)[0, -6:] for chat in CHATS]
     assert together.tolist() == [row.tolist() for row in alone]
@@ -145,7 +151,8 @@ def test_pipeline_answers_batches_with_and_without_pictures(
     expected = ask(
         model, processor, [tiny_picture(100, 60)], "what is it?", high_res=HighResOptions(budget=40)
     )
-    assert expected.text.startswith(outputs[0][0]["generated_text"][:2])
+    start = outputs[0][0]["generated_text"].strip()
+    assert start and expected.text.startswith(start)
     assert len(outputs) == 2
 
 

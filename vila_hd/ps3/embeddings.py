@@ -4,6 +4,7 @@ Shape suffixes used in this file:
     M = chosen patches, D = width, P = patch side, G = side of a stored position table, T = taps per axis.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -52,6 +53,22 @@ def positions_at(table: Tensor, grid: int, rows: Tensor, columns: Tensor, *, cro
             places.flatten(1), table[0].float(), per_sample_weights=weights.flatten(1), mode="sum"
         )
     return values.to(table.dtype)
+
+
+def sine_positions(side: int, width: int) -> Tensor:
+    """Sines and cosines of row and column, ``(1, side * side, width)``: what new position tables start from.
+
+    Frequencies grow geometrically, from a quarter period in twice the grid to a quarter period per place. The
+    last columns are 0 where 4 does not divide the width.
+    """
+    count = width // 4
+    share = torch.arange(count) / max(count - 1, 1)
+    angles = torch.arange(side)[:, None] * (math.pi / 2) * (0.5 / side) ** share
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)
+    rows = waves[:, None].expand(side, side, -1)
+    columns = waves[None].expand(side, side, -1)
+    table = torch.cat([rows, columns], dim=2).flatten(0, 1)
+    return F.pad(table, (0, width - 4 * count))[None]
 
 
 def to_pixels(patches: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

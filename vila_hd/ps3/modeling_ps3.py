@@ -20,7 +20,7 @@ from ..options import HighResOptions
 from .checkpoint import fill_from_shapes, read_shapes
 from .configuration_ps3 import PS3VisionConfig
 from .configuration_trunk import TrunkConfig
-from .embeddings import PatchProjection
+from .embeddings import PatchProjection, sine_positions
 from .encoder import PS3VisionEncoder
 from .layers import AttentionPool, ConvNeXtBlock
 from .outputs import HighRes, LowRes, PS3VisionOutput
@@ -32,6 +32,7 @@ from .trunk import Trunk
 from .vision_encoder import Pixels, Prompt, VisionEncoder
 
 _LAYER_SCALE_INIT = 0.1
+_POSITION_SCALE = 0.5
 _HUB_ARGUMENTS = ("revision", "local_files_only", "token", "cache_dir", "subfolder")
 
 
@@ -57,7 +58,9 @@ class PS3PreTrainedModel(StrictLoadingMixin, PreTrainedModel):
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, Trunk):
-            init.normal_(module.pos_embed, std=0.02)
+            side = round(module.pos_embed.shape[1] ** 0.5)
+            table = _POSITION_SCALE * sine_positions(side, module.pos_embed.shape[2])
+            init.copy_(module.pos_embed, table)
         elif isinstance(module, AttentionPool):
             init.normal_(module.latent, std=module.latent.shape[-1] ** -0.5)
         elif isinstance(module, ConvNeXtBlock):

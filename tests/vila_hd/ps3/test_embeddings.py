@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vila_hd.ps3.embeddings import PatchProjection, positions_at, to_pixels
+from vila_hd.ps3.embeddings import PatchProjection, positions_at, sine_positions, to_pixels
 
 
 @pytest.mark.parametrize("grid", [4, 5, 13, 54, 3])
@@ -27,6 +27,22 @@ def test_gradients_reach_the_table():
     table = torch.zeros(1, 16, 3, requires_grad=True)
     positions_at(table, 9, torch.tensor([0, 8]), torch.tensor([0, 3]), crop=False).sum().backward()
     torch.testing.assert_close(table.grad.sum(), torch.tensor(6.0))
+
+
+def test_new_positions_tell_every_place_and_are_alike_where_places_are_near():
+    side = 6
+    table = sine_positions(side, 32)
+    assert table.shape == (1, side * side, 32)
+    distance = torch.cdist(table[0], table[0])
+    assert (distance + torch.eye(side * side)).min() > 0.5
+    assert distance[0, 1] < distance[0, 2:side].min()  # to the right in the first row
+    assert distance[0, side] < distance[0, 2 * side :: side].min()  # down the first column
+
+
+def test_new_positions_of_an_odd_width_end_in_zeros():
+    table = sine_positions(3, 10)
+    assert torch.equal(table[..., :8], sine_positions(3, 8))
+    assert not table[..., 8:].any()
 
 
 def test_projection_equals_the_convolution():
