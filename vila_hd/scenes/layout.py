@@ -69,6 +69,8 @@ _SIZES: Mapping[Tier, tuple[tuple[int, int, int], ...]] = {
 """Tier -> choices of (side of the panel, least border, border bound) in pixels."""
 CELLS = 16
 """No two signs touch one cell of this many rows and columns: the low-resolution grid of the bundled model."""
+_TRIES = 50
+"""How often signs are hung anew when the first ones left no room for the last."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,6 +229,22 @@ def _mount(
     rng: np.random.Generator, town: Town, tiers: list[Tier], config: SceneConfig
 ) -> list[tuple[Box, int, Slot]]:
     """Choose a place and a size for each sign so that no two share a cell of the coarse grid."""
+    most = 0
+    for _ in range(_TRIES):
+        mounted = _mount_while_there_is_room(rng, town, tiers, config)
+        if len(mounted) == config.num_objects:
+            return mounted
+        most = max(most, len(mounted))
+    width, height = config.size
+    raise VilaHDError(
+        f"num_objects={config.num_objects}: only {most} signs fit into {width}x{height} pixels; "
+        "use fewer signs or a larger picture"
+    )
+
+
+def _mount_while_there_is_room(
+    rng: np.random.Generator, town: Town, tiers: list[Tier], config: SceneConfig
+) -> list[tuple[Box, int, Slot]]:
     width, height = config.size
     taken = np.zeros((CELLS, CELLS), bool)
     mounted: list[tuple[Box, int, Slot]] = []
@@ -247,11 +265,8 @@ def _mount(
         taken[rows, columns] = True
         mounted.append(((x1, y1, x1 + side, y1 + side), panel, slot))
         if len(mounted) == config.num_objects:
-            return mounted
-    raise VilaHDError(
-        f"num_objects={config.num_objects}: only {len(mounted)} signs fit into {width}x{height} pixels; "
-        "use fewer signs or a larger picture"
-    )
+            break
+    return mounted
 
 
 def _telling_counts(objects: tuple[SceneObject, ...]) -> list[tuple[str, int]]:

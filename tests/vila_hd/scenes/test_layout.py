@@ -57,6 +57,15 @@ def test_every_sign_has_one_mark_question():
     assert {one.kind for one in found} == {"mark", "count", "time", "place", "where"}
 
 
+@pytest.mark.parametrize(("seed", "count", "size"), [(6463, 4, (960, 960)), (9, 8, (1280, 960))])
+def test_signs_that_leave_no_room_for_the_last_are_hung_anew(seed, count, size, monkeypatch):
+    config = SceneConfig(size=size, num_objects=count, tiers={"texture": 1.0})
+    assert len(make_scene(seed, config).objects) == count
+    monkeypatch.setattr("vila_hd.scenes.layout._TRIES", 1)
+    with pytest.raises(VilaHDError, match=f"only {count - 1} signs"):
+        make_scene(seed, config)
+
+
 def test_splits_are_disjoint():
     ranges = sorted(SPLITS.values(), key=lambda one: one.start)
     assert all(first.stop <= second.start for first, second in itertools.pairwise(ranges))
@@ -72,6 +81,7 @@ def test_splits_are_disjoint():
         (lambda: SceneConfig(tiers={"digit": 0.0}), "positive sum"),
         (lambda: split_seeds("dev", 1), "dev"),
         (lambda: make_scene(-1), "-1"),
+        (lambda: make_scene(0, SceneConfig(size=(960, 540), num_objects=16)), "signs fit into 960x540"),
     ],
 )
 def test_bad_values_are_named(call, message):
