@@ -92,6 +92,7 @@ class Workers:
         self.spec, self.work = spec, work
         self._here: Subject | None = None
         self._pool: Executor | None = None
+        self._waiting: list[Future[list[Prediction]]] = []
 
     @property
     def batch_size(self) -> int:
@@ -99,7 +100,7 @@ class Workers:
         return self.work.batch_size if self.spec.is_ours else 1
 
     def answers(self, benchmark: Benchmark, jobs: Sequence[Job]) -> Iterator[list[Prediction]]:
-        """Predictions job by job, in the order in which they are done.
+        """Predictions job by job, in the order in which they are done; see also ``under_way``.
 
         Raises:
             VilaHDError: the model cannot be loaded, or a process died.
@@ -113,30 +114,29 @@ class Workers:
             for job in jobs:
                 yield do(self._here, benchmark, job)
             return
-        futures: list[Future[list[Prediction]]] = []
-        yielded: set[Future[list[Prediction]]] = set()
+        self._waiting = []
         try:
             for job in jobs:
-                futures.append(self._submit(benchmark, job))
-            for future in as_completed(futures):
-                yielded.add(future)
+                self._waiting.append(self._submit(benchmark, job))
+            for future in as_completed(tuple(self._waiting)):
                 yield future.result()
-        except KeyboardInterrupt:
-            # What is under way is paid for: requests to an endpoint, or minutes of a worker.
-            print("interrupted: waiting for what is under way", file=sys.stderr)
-            under_way = [one for one in futures if one not in yielded and not one.cancel()]
-            for future in as_completed(under_way):
-                if future.exception() is None:
-                    yield future.result()
-            raise
+                self._waiting.remove(future)
         except BrokenProcessPool as error:
             raise VilaHDError(
                 "a worker process died, often for want of memory: use fewer --processes or a smaller "
                 "--batch-size, and start again; nothing that was answered is lost"
             ) from error
-        finally:
-            for future in futures:
-                future.cancel()
+
+    def under_way(self) -> Iterator[list[Prediction]]:
+        """After ``answers`` was left early: what is paid for already, requests to an endpoint or minutes of a
+        worker. Waits for it, drops what has not begun, and yields the job that was handed out last again.
+        """
+        begun = [future for future in self._waiting if not future.cancel()]
+        if not all(future.done() for future in begun):
+            print("stopping: waiting for the answers that are under way", file=sys.stderr)
+        for future in as_completed(begun):
+            if future.exception() is None:
+                yield future.result()
 
     def _submit(self, benchmark: Benchmark, job: Job) -> Future[list[Prediction]]:
         if self._here is not None:
@@ -341,14 +341,20 @@ class Task:
         answered = len(done)
         hidden = None if team.leads else True
         with tqdm(total=total, unit="answer", desc=self.benchmark.name, disable=hidden) as progress:
-            for predictions in workers.answers(self.benchmark, jobs):
-                file.add(predictions)
-                progress.update(len(predictions))
-                errors = [prediction for prediction in predictions if prediction.error]
-                failed += errors
-                answered += len(predictions) - len(errors)
-                if not answered and len(failed) >= min(HOPELESS, total):
-                    raise VilaHDError(
-                        f"{self.benchmark.name}: the first {len(failed)} answers all failed, {failed[0].uid} "
-                        f"with {failed[0].error}; mend the model or the options, then start again"
-                    )
+            try:
+                for predictions in workers.answers(self.benchmark, jobs):
+                    file.add(predictions)
+                    progress.update(len(predictions))
+                    errors = [prediction for prediction in predictions if prediction.error]
+                    failed += errors
+                    answered += len(predictions) - len(errors)
+                    if not answered and len(failed) >= min(HOPELESS, total):
+                        raise VilaHDError(
+                            f"{self.benchmark.name}: the first {len(failed)} answers all failed, "
+                            f"{failed[0].uid} with {failed[0].error}; mend the model or the options, then "
+                            "start again"
+                        )
+            except BaseException:
+                for predictions in workers.under_way():
+                    file.add(predictions)
+                raise

@@ -103,7 +103,7 @@ class PredictionFile:
         try:
             while left:
                 left = left[self._file.write(left) :]
-        except OSError:
+        except BaseException:  # Ctrl-C, too
             self._file.truncate(before)
             raise
 

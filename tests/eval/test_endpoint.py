@@ -10,7 +10,7 @@ from PIL import Image, ImageChops
 from eval.endpoint import EndpointChat, EndpointError
 from eval.failures import CannotGoOnError
 from eval.launch import main
-from eval.store import read_predictions
+from eval.store import PredictionFile, read_predictions
 from vila_hd.errors import VilaHDError
 from vila_hd.testing import tiny_picture
 
@@ -177,6 +177,42 @@ def test_ctrl_c_keeps_the_answers_that_are_on_their_way(fake, choices, tmp_path)
     _, predictions = read_predictions(tmp_path / "choices.jsonl")
     assert ("q0", "own") in predictions
     assert len(fake.requests) == len(predictions) < 6
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_ctrl_c_while_an_answer_is_stored_keeps_it_and_the_others(
+    fake, choices, tmp_path, monkeypatch, before
+):
+    write, interrupted = PredictionFile._write, []
+
+    def write_interrupted(file, values):
+        stored = "prediction" in values
+        if stored and before and not interrupted:
+            interrupted.append(True)
+            raise KeyboardInterrupt
+        write(file, values)
+        if stored and not before and not interrupted:
+            interrupted.append(True)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(PredictionFile, "_write", write_interrupted)
+    fake.reply = lambda body: (time.sleep(0.2), fake.answer())[1]
+    assert run(fake, tmp_path, "--processes", "2") == 130
+    _, predictions = read_predictions(tmp_path / "choices.jsonl")
+    assert len(fake.requests) == len(predictions) < 6
+
+
+def test_a_refused_key_keeps_the_answers_that_are_on_their_way(fake, choices, tmp_path):
+    def reply(body):
+        if "question 0" in body["messages"][0]["content"][-1]["text"]:
+            return (401, "who are you", {})
+        time.sleep(0.5)
+        return fake.answer()
+
+    fake.reply = reply
+    assert run(fake, tmp_path, "--processes", "2") == 2
+    _, predictions = read_predictions(tmp_path / "choices.jsonl")
+    assert len(fake.requests) - 1 == len(predictions) > 0
 
 
 def test_the_runner_keeps_what_was_answered_when_it_cannot_go_on(fake, choices, tmp_path, capsys):
