@@ -16,8 +16,8 @@ CLEAR_MARK = """() => {
   document.querySelector("#lens iframe").contentWindow.postMessage({ kind: "clear" }, location.origin);
 }"""
 
-MODEL: dict[str, Any] = {"concurrency_id": "model", "show_progress": "hidden", "api_visibility": "private"}
-"""Events that run the model share one limit."""
+MODEL: dict[str, Any] = {"concurrency_id": "model", "show_progress": "minimal", "api_visibility": "private"}
+"""Events that run the model share one limit; one that waits for its turn shows its place in the queue."""
 
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """Events that only look something up."""
@@ -166,6 +166,7 @@ def _budget_slider(service: Service, elem_id: str, *, value: int) -> gr.Slider:
 
 def _connect(app: gr.Blocks, parts: Parts, events: Events) -> None:
     settings = [parts.token, parts.budget, parts.guide, parts.keep]
+    answering = {**MODEL, "show_progress_on": parts.chat}
     everything = parts.outputs()
     app.load(events.open, None, everything, **QUICK)
     parts.new.click(events.start_over, [parts.token], everything, **QUICK)
@@ -176,12 +177,12 @@ def _connect(app: gr.Blocks, parts: Parts, events: Events) -> None:
         trigger_mode="always_last",
         **QUICK,
     )
-    parts.composer.submit(events.ask, [*settings, parts.composer], everything, **MODEL)
+    parts.composer.submit(events.ask, [*settings, parts.composer], everything, **answering)
     parts.composer.stop(events.stop, [parts.token], everything, **QUICK)
-    parts.chat.retry(events.retry, settings, everything, **MODEL)
-    parts.chat.edit(events.edit, settings, everything, **MODEL)
-    parts.chat.example_select(events.example, settings, everything, **MODEL)
-    parts.chat.option_select(events.suggestion, settings, everything, **MODEL)
+    parts.chat.retry(events.retry, settings, everything, **answering)
+    parts.chat.edit(events.edit, settings, everything, **answering)
+    parts.chat.example_select(events.example, settings, everything, **answering)
+    parts.chat.option_select(events.suggestion, settings, everything, **answering)
     parts.chat.select(events.show, [parts.token], everything, **QUICK)
     parts.budget.input(
         events.cost, [parts.token, parts.budget], everything, trigger_mode="always_last", **QUICK
@@ -195,7 +196,7 @@ def _connect(app: gr.Blocks, parts: Parts, events: Events) -> None:
     )
     compared = [parts.token, parts.other_budget, parts.other_guide, parts.other_question]
     for start in (parts.compare.click, parts.other_question.submit):
-        start(events.compare, compared, everything, **MODEL)
+        start(events.compare, compared, everything, show_progress_on=parts.other_cost, **MODEL)
     parts.lens.select(events.mark, [parts.token], everything, **QUICK)
     parts.clear_box.click(None, None, None, js=CLEAR_MARK)
     parts.clear_box.click(events.clear_box, [parts.token], everything, **QUICK)

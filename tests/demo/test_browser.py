@@ -285,6 +285,20 @@ def test_two_sessions_at_once_keep_to_themselves(nano, open_page, town):
     assert town[1][0] not in second.locator("#chat").inner_text()
 
 
+def test_who_waits_sees_the_place_in_the_queue(rambling, open_page, upload):
+    pages = [open_page(rambling) for _ in range(4)]  # two are answered at a time
+    for page in pages:
+        add(page, upload("street.png"))
+        page.locator("#composer textarea").fill("tell me everything")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#chat .bot.message, #chat .meta-text:has-text('queue')")
+    assert "queue: 2/2" in pages[-1].locator("#chat .meta-text").inner_text()
+    for page in pages[:2]:
+        page.locator("#composer .stop-button").click()
+    pages[-1].wait_for_selector("#chat .bot.message")
+    assert not pages[-1].locator("#chat .meta-text").is_visible()
+
+
 def test_errors_are_told_in_the_page_with_their_reason(rambling, open_page, tmp_path):
     page = open_page(rambling)
     odd = tmp_path / "odd.png"
