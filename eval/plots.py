@@ -9,8 +9,8 @@ from pathlib import Path
 from vila_hd.errors import VilaHDError
 
 COLOURS = ("#1b6ca8", "#d1495b", "#3a7d44", "#8a5a9e", "#c98a1b", "#4a4e57")
-WIDTH, HEIGHT = 420, 300
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 28, 46
+WIDTH, HEIGHT = 600, 300
+LEFT, RIGHT, TOP, BOTTOM = 52, 194, 28, 46
 
 Place = Callable[[float, float], tuple[float, float]]
 """Values of a point -> where it is drawn."""
@@ -96,8 +96,7 @@ def _line(line: Line, colour: str, at: Place, number: int, offset: int) -> list[
     for (x, y), (point, label) in zip(places, order, strict=True):
         hint = f"<title>{escape(f'{line.name} {label}: {point[0]:g}, {point[1]:.1f}')}</title>"
         parts.append(f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}">{hint}</circle>')
-    height = TOP + 14 + 14 * number
-    parts.append(_text(offset + LEFT + 8, height, line.name, colour=colour))
+    parts.append(_text(offset + WIDTH - RIGHT + 8, TOP + 10 + 16 * number, line.name, colour=colour))
     return parts
 
 

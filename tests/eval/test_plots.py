@@ -33,6 +33,13 @@ def test_a_line_goes_from_left_to_right():
     assert xs == sorted(xs)
 
 
+def test_no_name_lies_over_a_point():
+    document = draw([chart((0, 1), (1, 1.5), (2, 0)), chart((5, 5))])
+    rightmost = max(x for x, _ in circles(document) if x < WIDTH)
+    names = [t for t in ElementTree.fromstring(document).iter(f"{SVG}text") if t.text == "a < b"]
+    assert [rightmost < float(name.get("x")) % WIDTH for name in names] == [True, True]
+
+
 def test_given_ticks_are_the_only_ones():
     document = draw([chart((0, 1), (1, 2), ticks=((0, "378"), (1, "original")))])
     texts = [text.text for text in ElementTree.fromstring(document).iter(f"{SVG}text")]
