@@ -1,11 +1,13 @@
 """From answers to checks: paired differences with intervals, and what the numbers say about a failure."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from statistics import mean
 
 import numpy as np
 
 from ..intervals import bootstrap_interval, mean_interval
+from ..metrics.exact_match import normalise
 from ..report import Cell, Column
 from ..store import Prediction
 from .claim import Check
@@ -53,6 +55,24 @@ def seen_split(predictions: Sequence[Prediction]) -> tuple[float | None, float |
     return seen, unseen
 
 
+def other_marks(predictions: Sequence[Prediction]) -> float | None:
+    """Percentage of wrong answers that are right for another question about the same scene; None: no wrong
+    answer, or one question per scene."""
+    answers: dict[str, set[str]] = defaultdict(set)
+    for prediction in predictions:
+        answers[_scene(prediction)].add(normalise(prediction.answer))
+    if all(len(found) == 1 for found in answers.values()):
+        return None
+    wrong = [prediction for prediction in predictions if not prediction.score]
+    named = [normalise(prediction.prediction) in answers[_scene(prediction)] for prediction in wrong]
+    return 100 * mean(named) if named else None
+
+
+def _scene(prediction: Prediction) -> str:
+    """Uids of questions about scenes end with the number of the sign."""
+    return prediction.uid.rpartition("-")[0]
+
+
 def explain(first: Sequence[Prediction], second: Sequence[Prediction], names: tuple[str, str]) -> str:
     """Why accuracy differs between two conditions: what was seen, and how well it was read."""
     parts = []
@@ -65,6 +85,9 @@ def explain(first: Sequence[Prediction], second: Sequence[Prediction], names: tu
             f"{name}: the mark is seen in {share:.0f} % of the samples, {read} right there, "
             f"{guessed} elsewhere"
         )
+        named = other_marks(predictions)
+        if named is not None:
+            parts[-1] += f", and {named:.0f} % of the wrong answers name another sign's mark"
     return "; ".join(parts)
 
 

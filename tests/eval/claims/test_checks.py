@@ -2,7 +2,7 @@
 
 import pytest
 
-from eval.claims.checks import answer_row, explain, paired_check
+from eval.claims.checks import answer_row, explain, other_marks, paired_check
 from eval.claims.claim import Check, Finding
 from eval.store import Prediction
 
@@ -70,6 +70,18 @@ def test_reasons_come_from_the_numbers():
     text = explain(predictions((1.0, 0.9), (0.0, 0.0)), predictions((0.0, 0.9), (0.0, 0.9)), ("few", "many"))
     assert "few: the mark is seen in 50 % of the samples, 100 % right there, 0 % elsewhere" in text
     assert "many: the mark is seen in 100 % of the samples, 0 % right there, - elsewhere" in text
+
+
+def test_wrong_answers_that_fit_another_sign_are_counted():
+    shared = {"condition": "c", "group": "g", "patches": 8, "recall": 0.9, "visual_tokens": 6, "seconds": 0.5}
+    said = [("s-1-0", "dots", "Stripes"), ("s-1-1", "stripes", "waves"), ("s-1-2", "waves", "waves")]
+    found = [
+        Prediction(uid=uid, answer=answer, prediction=text, score=float(answer == text), **shared)
+        for uid, answer, text in [*said, ("s-2-0", "rings", "stripes"), ("s-2-1", "checks", "zigzag")]
+    ]
+    assert other_marks(found) == 50
+    assert "and 50 % of the wrong answers name another sign's mark" in explain(found, found, ("a", "b"))
+    assert other_marks([found[0], found[3]]) is None
 
 
 def test_equal_scores_are_no_gain():
