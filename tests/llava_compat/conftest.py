@@ -11,7 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from llava_compat.checkpoint import from_model
 from llava_compat.checkpoints import load_checkpoint
+from llava_compat.writing import comparable
 from vila_hd import VilaHDForConditionalGeneration, VilaHDProcessor
 
 EXPECTED = {
@@ -151,6 +153,34 @@ def good_published(vila_goldens: VilaGoldens, tmp_path_factory: pytest.TempPathF
     folder = vila_goldens.copy_model("hd_2x2_prompt_mlp", tmp_path_factory.mktemp("published") / "model_a")
     change_json(folder / "vision_tower" / "config.json", num_attention_heads=4)
     return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(good_published: Path) -> tuple[VilaHDForConditionalGeneration, VilaHDProcessor]:
+    """The model and processor of ``good_published``. Not to be changed."""
+    return load_checkpoint(good_published)
+
+
+@pytest.fixture
+def same_model() -> Callable[..., bool]:
+    """Whether two models have the same tensors."""
+
+    def compare(first: VilaHDForConditionalGeneration, second: VilaHDForConditionalGeneration) -> bool:
+        ours, theirs = first.state_dict(), second.state_dict()
+        return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+    return compare
+
+
+@pytest.fixture
+def changed_settings() -> Callable[..., list[str]]:
+    """Names of the settings in which two pairs of model and processor differ."""
+
+    def compare(first: Any, second: Any) -> list[str]:
+        ours, theirs = comparable(from_model(*first)), comparable(from_model(*second))
+        return [key for key in ours if ours[key] != theirs[key]]
+
+    return compare
 
 
 @pytest.fixture
