@@ -32,10 +32,14 @@ the score map of a question to the box of its answer."""
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW and its schedule."""
+    """AdamW, Muon for hidden matrices if asked for, and their schedule."""
 
     lr: float
     """Peak learning rate of every component that ``component_lr`` does not name."""
+
+    muon_lr: float | None = None
+    """Peak learning rate of hidden matrices, which Muon then trains (DeepSpeed's; ZeRO stage 0); None: AdamW
+    trains them too. For a component of ``component_lr`` it is scaled like ``lr``."""
 
     component_lr: Mapping[Component, float] = field(default_factory=lambda: {})
     """Peak learning rate of single components; the schedule scales every one of them."""
@@ -50,9 +54,14 @@ class OptimConfig:
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
 
     def __post_init__(self) -> None:
-        for name, value in [("lr", self.lr), *self.component_lr.items()]:
-            if not value > 0:
+        for name, value in [("lr", self.lr), ("muon_lr", self.muon_lr), *self.component_lr.items()]:
+            if value is not None and not value > 0:
                 raise ValueError(f"{name}={value}: use a learning rate > 0 (freeze with 'trainable')")
+
+    def rate(self, component: Component, *, muon: bool) -> float:
+        """Peak learning rate of a component's parameters, of those that Muon trains or of the others."""
+        rate = self.component_lr.get(component, self.lr)
+        return rate if not muon or self.muon_lr is None else self.muon_lr * rate / self.lr
 
 
 @dataclass(frozen=True, kw_only=True)

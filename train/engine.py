@@ -137,18 +137,25 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def engine_config(path: Path, precision: str) -> dict[str, Any]:
+def engine_config(path: Path, precision: str, *, muon: bool = False) -> dict[str, Any]:
     """DeepSpeed's configuration: the file, and autocast for bf16.
 
     ``torch_autocast`` keeps fp32 weights and optimiser state under every ZeRO stage, and computes in bf16.
 
     Raises:
-        VilaHDError: the file cannot be read.
+        VilaHDError: the file cannot be read, or divides what Muon needs whole.
     """
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise VilaHDError(f"{path}: not a readable DeepSpeed file ({error})") from error
+    zero = config.get("zero_optimization", {}).get("stage", 0)
+    if muon and zero:
+        # deepspeed/runtime/zero/stage_1_and_2.py, step: Muon runs before the norm and the clip.
+        raise VilaHDError(
+            f"{path}: ZeRO stage {zero} would clip Muon's updates in place of the gradients; use "
+            "configs/deepspeed/zero0.json, or leave optim.muon_lr out"
+        )
     if precision == "bf16":
         config.setdefault("torch_autocast", {"enabled": True, "dtype": "bfloat16"})
     return config

@@ -132,7 +132,7 @@ def training_arguments(config: StageConfig, folder: Path, *, dry_run: bool = Fal
         seed=config.seed,
         use_cpu=cpu,
         ddp_backend="gloo" if cpu else None,
-        deepspeed=engine_config(config.deepspeed, config.precision),
+        deepspeed=engine_config(config.deepspeed, config.precision, muon=config.optim.muon_lr is not None),
         activation_checkpointing=config.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False} if config.gradient_checkpointing else None,
         train_sampling_strategy="sequential",

@@ -14,7 +14,8 @@ from . import checkpoints
 from .config import OptimConfig
 from .distributed import rank, world_size
 from .meter import Meter
-from .stages import component_of, eval_frozen_modules
+from .optimizer import make_optimizer
+from .stages import eval_frozen_modules
 
 
 @dataclass(frozen=True)
@@ -139,34 +140,10 @@ class StageTrainer(Trainer):
     # ---------------------------------------------------------------- optimiser
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW with one group per component and kind of decay; the schedule scales the rate of each."""
+        """The stage's optimiser; the schedule scales the rate of each of its groups."""
         optimizer: torch.optim.Optimizer | None = getattr(self, "optimizer", None)
         if optimizer is None:
-            groups = parameter_groups(self.model if model is None else model, self.optim_config)
-            optimizer = self.optimizer = torch.optim.AdamW(
-                groups, lr=self.optim_config.lr, betas=self.optim_config.betas, eps=self.optim_config.eps
+            optimizer = self.optimizer = make_optimizer(
+                self.model if model is None else model, self.optim_config
             )
         return optimizer
-
-
-def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, Any]]:
-    """Optimiser groups of the trained parameters: component x decayed or not.
-
-    Matrices are decayed; vectors, norms, biases, scalars and embedding tables of positions are not.
-    """
-    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            # Under ZeRO-3 the parameter itself is empty and remembers its shape.
-            shape = getattr(parameter, "ds_shape", parameter.shape)
-            decay = len(shape) >= 2 and "norm" not in name and "pos_emb" not in name
-            groups.setdefault((component_of(name), decay), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "lr": optim.component_lr.get(component, optim.lr),  # type: ignore[call-overload]
-            "weight_decay": optim.weight_decay if decay else 0.0,
-            "name": f"{component}{'' if decay else ' (no decay)'}",
-        }
-        for (component, decay), parameters in sorted(groups.items())
-    ]

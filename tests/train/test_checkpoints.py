@@ -135,9 +135,10 @@ def check_kill_and_resume(run_ranks, values_of, make, folder, *, ranks, at):
     torch.testing.assert_close(weights[1], weights[0], rtol=0, atol=0)
 
 
-def test_killed_after_a_step(tiny_stage, tmp_path, run_ranks, values_of):
+@pytest.mark.parametrize("muon_lr", [None, 1e-2])
+def test_killed_after_a_step(muon_lr, tiny_stage, tmp_path, run_ranks, values_of):
     def make(folder):
-        return tiny_stage(folder, save_steps=2, trainable=["projector"])
+        return tiny_stage(folder, save_steps=2, trainable=["projector"], optim={"muon_lr": muon_lr})
 
     check_kill_and_resume(run_ranks, values_of, make, tmp_path, ranks=1, at="step")
 

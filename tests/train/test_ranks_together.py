@@ -57,8 +57,8 @@ def take_steps(
     import deepspeed
 
     from train.config import OptimConfig
+    from train.optimizer import parameter_groups
     from train.stages import freeze_all_but
-    from train.trainer import parameter_groups
 
     prepare_process()
     deepspeed.init_distributed(dist_backend="gloo")

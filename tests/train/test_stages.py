@@ -6,7 +6,7 @@ from torch import nn
 
 from train import stages
 from train.config import OptimConfig
-from train.trainer import parameter_groups
+from train.optimizer import parameter_groups
 from vila_hd.ps3.configuration_ps3_dual import PS3Config
 from vila_hd.ps3.configuration_ps3_text import PS3TextConfig
 from vila_hd.ps3.modeling_ps3_dual import PS3Model
