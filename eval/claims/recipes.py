@@ -20,7 +20,13 @@ PRETRAIN = Training(name="pretrain", config="pretrain", minutes=9)
 GROUND = Training(name="ground", config="ground", after=PRETRAIN, minutes=4)
 READ = Training(name="read", config="read", after=GROUND, minutes=7)
 SFT = Training(name="sft", config="sft", after=READ, overrides=(looks(MANY),), minutes=7)
-SFT_FEW = Training(name="sft_few", config="sft", after=READ, overrides=(looks(FEW),), minutes=5)
+SFT_FEW = Training(
+    name="sft_few",
+    config="sft",
+    after=READ,
+    overrides=(looks(FEW), "data.turns=1", "data.items_per_picture=4", "looks.own_choice=0.5"),
+    minutes=5,
+)
 
 ALL = (576, 2304)
 """Every patch of the two scales."""
@@ -30,8 +36,8 @@ WHOLE = Training(
     config="sft",
     after=SFT,
     overrides=(
-        f"looks.per_scale={list(ALL)}", "max_steps=60", "global_batch_size=6", "micro_batch_size=1",
-        "data.items_per_picture=2", "data.first_picture=600000",
+        f"looks.per_scale={list(ALL)}", "max_steps=100", "global_batch_size=6", "micro_batch_size=1",
+        "data.items_per_picture=1", "data.turns=4", "data.first_picture=600000",
     ),
     minutes=30,
 )  # fmt: skip

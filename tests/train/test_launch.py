@@ -19,7 +19,7 @@ from vila_hd.ps3.modeling_ps3_dual import PS3Model
 from vila_hd.testing import tiny_picture
 
 ROOT = Path(__file__).parents[2]
-STAGES = ("ps3_pretrain", "align", "sft", "select", "tune", "focus")
+STAGES = ("ps3_pretrain", "ground", "read", "sft", "tune", "focus")
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_pretraining_leaves_a_ps3_folder(smoke_runs):
 
 
 def test_frozen_components_do_not_change(smoke_runs):
-    models = {name: vila_hd.load(smoke_runs / name / "model")[0] for name in ("sft", "select")}
-    before, after = (dict(models[name].named_parameters()) for name in ("sft", "select"))
+    models = {name: vila_hd.load(smoke_runs / name / "model")[0] for name in ("tune", "focus")}
+    before, after = (dict(models[name].named_parameters()) for name in ("tune", "focus"))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert {component_of(name) for name in changed} == {"selector"}

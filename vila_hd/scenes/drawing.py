@@ -14,7 +14,7 @@ from .sprites import Sprite
 from .town import Place, Slot, Time, house_plan
 
 _CORNER = 10
-_FRAME = 7
+_FRAME = 10
 _SHADOW = 7
 
 

@@ -60,13 +60,8 @@ COLOUR_PAIRS: tuple[tuple[str, str], ...] = (
 )
 """(plate, ink) of signs. Few pairs on purpose: only the mark tells the same pair of two pictures apart."""
 
-_INKED = ((PANEL_SIDES[0], 13, 20), (PANEL_SIDES[1], 14, 18))
-_SIZES: Mapping[Tier, tuple[tuple[int, int, int], ...]] = {
-    **dict.fromkeys(TIERS, _INKED),
-    # A code panel shows neither colour of its sign, so its plate must show more.
-    "code": ((PANEL_SIDES[0], 19, 24), (PANEL_SIDES[0], 19, 24)),
-}
-"""Tier -> choices of (side of the panel, least border, border bound) in pixels."""
+_SIZES = ((PANEL_SIDES[0], 16, 23), (PANEL_SIDES[1], 15, 20))
+"""Choices of (side of the panel, least border, border bound) in pixels."""
 CELLS = 16
 """No two signs touch one cell of this many rows and columns: the low-resolution grid of the bundled model."""
 _TRIES = 50
@@ -180,7 +175,7 @@ def make_scene(seed: int, config: SceneConfig | None = None) -> Scene:
     town = plan_town(rng, (width, height), time, place)
     pairs = [COLOUR_PAIRS[index] for index in rng.permutation(len(COLOUR_PAIRS))[: config.num_objects]]
     tiers = _choose_tiers(rng, config)
-    mounted = _mount(rng, town, tiers, config)
+    mounted = _mount(rng, town, config)
     objects = tuple(
         _make_object(rng, pair, tier, box, panel)
         for pair, tier, (box, panel, _) in zip(pairs, tiers, mounted, strict=True)
@@ -225,13 +220,11 @@ def _make_object(
     )
 
 
-def _mount(
-    rng: np.random.Generator, town: Town, tiers: list[Tier], config: SceneConfig
-) -> list[tuple[Box, int, Slot]]:
+def _mount(rng: np.random.Generator, town: Town, config: SceneConfig) -> list[tuple[Box, int, Slot]]:
     """Choose a place and a size for each sign so that no two share a cell of the coarse grid."""
     most = 0
     for _ in range(_TRIES):
-        mounted = _mount_while_there_is_room(rng, town, tiers, config)
+        mounted = _mount_while_there_is_room(rng, town, config)
         if len(mounted) == config.num_objects:
             return mounted
         most = max(most, len(mounted))
@@ -243,7 +236,7 @@ def _mount(
 
 
 def _mount_while_there_is_room(
-    rng: np.random.Generator, town: Town, tiers: list[Tier], config: SceneConfig
+    rng: np.random.Generator, town: Town, config: SceneConfig
 ) -> list[tuple[Box, int, Slot]]:
     width, height = config.size
     taken = np.zeros((CELLS, CELLS), bool)
@@ -252,7 +245,7 @@ def _mount_while_there_is_room(
     keys = rng.random(len(town.slots)) ** (1 / np.array([slot.weight for slot in town.slots]))
     for index in np.argsort(-keys, kind="stable"):
         slot = town.slots[index]
-        panel, low, high = _SIZES[tiers[len(mounted)]][int(rng.integers(2))]
+        panel, low, high = _SIZES[int(rng.integers(len(_SIZES)))]
         side = panel + 2 * int(rng.integers(low, high))
         x1 = slot.x - side // 2 + int(rng.integers(-8, 9))
         y1 = slot.y - side // 2 + int(rng.integers(-6, 7))

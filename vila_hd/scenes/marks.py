@@ -5,7 +5,8 @@ depend on what the mark says. Any sensible reduction by 5 (box, triangle, cubic)
 nothing but a flat colour is left of it: the mark is absent from the smaller scales, not merely hard to see.
 
 * ``texture``: one of twelve such patterns.
-* ``code``: two fields of tiny coloured lamps whose dim surround makes up for their colour.
+* ``code``: tiny coloured lamps, whose surround makes up for their colour: columns of the first colour on bands of
+  the plate's muted colour, rows of the second on bands of the ink's.
 * ``shape``, ``digit``, ``letter``: a large figure in slanted lines on a ground of their mean colour.
 """
 
@@ -36,8 +37,8 @@ PANEL_SIDES = (75, 95)
 CODE_COLOURS: Mapping[str, Colour] = MappingProxyType(
     {"red": (248, 40, 40), "green": (40, 220, 70), "blue": (60, 100, 248), "yellow": (248, 216, 40)}
 )
-CODE_PANEL: Colour = (88, 88, 92)
-"""Mean colour of every code panel."""
+CODE_GREY: Colour = (88, 88, 92)
+"""A lamp of this colour would not be seen: what each lamp adds is its difference from this."""
 
 DIGITS: tuple[str, ...] = tuple("0123456789")
 LETTERS: tuple[str, ...] = tuple("ABCDEFGHJKLMNPRSTUVWXYZ")
@@ -47,6 +48,8 @@ CODES: tuple[str, ...] = tuple(f"{first} {second}" for first in CODE_COLOURS for
 
 _OVERSAMPLE = 16
 _FADE = 8
+_BAND = 15
+_MUTED_MIDDLE, _MUTED_SHARE = 122, 0.4
 _GRAIN = 5.5
 _GRAIN_SHIFTS = 512
 _FieldFunction = Callable[[FloatArray, FloatArray], FloatArray]
@@ -215,27 +218,32 @@ def ink_share(tier: Tier, answer: str, *, side: int, phase: tuple[int, int]) -> 
     return 0.5 + (lines - 0.5) * _figure(tier, answer, side)
 
 
-def _lamps(name: str, width: int, height: int) -> FloatArray:
-    """A field of soft lamps, one in each cell of ``PERIOD`` pixels, that averages to ``CODE_PANEL``."""
-    lamp, mean = np.array(CODE_COLOURS[name], np.float64), np.array(CODE_PANEL, np.float64)
-    profile = np.array([0, 0.75, 1, 0.75, 0])
-    glow = np.outer(profile, profile)[:, :, None]
-    share = glow.mean()
-    surround = (mean - lamp * share) / (1 - share)
-    cell = (surround * (1 - glow) + lamp * glow).astype(np.float32)
-    return np.tile(cell, (-(-height // PERIOD), -(-width // PERIOD), 1))[:height, :width]
+@cache
+def _glow(name: str, side: int, *, upright: bool) -> FloatArray:
+    """What soft lamps, one in each cell of ``PERIOD`` pixels, add to a panel: nothing on average.
+
+    They are joined to columns when ``upright``, and to rows otherwise.
+    """
+    along = np.array([0, 0.75, 1, 0.75, 0])
+    cell = np.outer([0.8, 1, 1, 1, 0.8], along - along.mean())
+    lamp = np.subtract(CODE_COLOURS[name], CODE_GREY, dtype=np.float64)
+    repeats = -(-side // PERIOD)
+    lamps = np.tile(cell if upright else cell.T, (repeats, repeats))[:side, :side, None] * lamp
+    return lamps.astype(np.float32)
 
 
 @cache
-def _code_panel(answer: str, side: int) -> LevelArray:
-    left, right = answer.split()
-    half = side // 2 // PERIOD * PERIOD
-    panel = np.empty((side, side, 3), np.float32)
-    panel[:] = CODE_PANEL
-    panel[:, :half] = _lamps(left, half, side)
-    panel[:, side - half :] = _lamps(right, half, side)
-    mean = np.array(CODE_PANEL, np.float32)
-    return np.rint(mean + (panel - mean) * _fade(side)[:, :, None]).astype(np.int16)
+def _code_panel(answer: str, side: int, plate: Colour, ink: Colour) -> LevelArray:
+    """Bands of the muted colours of plate and ink in turn, with the lamps of one half of the code each.
+
+    Near any lamp a reader knows which sign it is on, and which half of the code it is.
+    """
+    first, second = answer.split()
+    bands = np.arange(side) // _BAND % 2
+    muted = _MUTED_MIDDLE + _MUTED_SHARE * (np.array([plate, ink], np.float32) - 128)
+    glow = np.stack([_glow(first, side, upright=True), _glow(second, side, upright=False)])
+    panel = muted[bands][:, None] + glow[bands, np.arange(side)] * _fade(side)[:, :, None]
+    return np.rint(panel).astype(np.int16)
 
 
 def draw_panel(
@@ -243,7 +251,7 @@ def draw_panel(
 ) -> ImageArray:
     """One mark on its panel, ``(side, side, 3)``."""
     if tier == "code":
-        panel = _code_panel(answer, side)
+        panel = _code_panel(answer, side, plate, ink)
     else:
         levels = np.linspace(plate, ink, 256).astype(np.int16)
         share = ink_share(tier, answer, side=side, phase=phase)
