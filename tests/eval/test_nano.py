@@ -20,7 +20,7 @@ MAX_BYTES = 20_000_000
 def accuracy():
     """Share of right answers per condition."""
     benchmark = SceneBenchmark(count=COUNT, split="validation")
-    conditions = cross(["0", "72", "auto"], ["prompt"])
+    conditions = cross(["0", "144", "auto"], ["prompt"])
     answerer = Answerer("nano")
     right = {condition.key: 0.0 for condition in conditions}
     for start in range(0, COUNT, 8):
@@ -48,7 +48,7 @@ def test_it_sees_4k():
 
 
 def test_it_answers_at_its_default_budget(accuracy):
-    assert accuracy["prompt-auto"] >= 0.65
+    assert accuracy["prompt-auto"] >= 0.85
 
 
 def test_it_cannot_read_marks_from_afar(accuracy):
@@ -56,7 +56,7 @@ def test_it_cannot_read_marks_from_afar(accuracy):
 
 
 def test_a_larger_budget_helps(accuracy):
-    assert accuracy["low-res"] < accuracy["prompt-72"] < accuracy["prompt-auto"]
+    assert accuracy["low-res"] < accuracy["prompt-144"] < accuracy["prompt-auto"]
 
 
 def test_its_card_names_the_command_that_made_it():
