@@ -1,14 +1,16 @@
 """Sharded prediction into a resumable file."""
 
+import os
 import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cached_property
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -167,11 +169,20 @@ _HERE: list[Subject | VilaHDError] = []
 def _start(spec: ModelSpec, threads: int) -> None:
     # A terminal's Ctrl-C reaches the workers, too; what they are at is finished and kept.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     try:
         _HERE.append(spec.open())
     except VilaHDError as error:  # an initializer that raises only breaks the pool, without a reason
         _HERE.append(error)
+
+
+def _end_with_parent() -> None:
+    """When the process that hands out work was killed, nobody reads the answers any more."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _do_here(benchmark: Benchmark, job: Job) -> list[Prediction]:

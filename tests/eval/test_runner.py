@@ -139,8 +139,9 @@ def test_a_report_that_finds_no_room_leaves_nothing_behind(tiny_folder, choices,
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".jsonl", ".md"]
 
 
-@pytest.mark.slow
-def test_ctrl_c_lets_worker_processes_finish_their_batch(tmp_path):
+@pytest.fixture
+def under_way(tmp_path):
+    """An evaluation in a session of its own with two workers, some of whose answers are written."""
     command = [sys.executable, "-m", "eval", "--model", "nano", "--tasks", "scenes", "--limit", "40"]
     command += ["--processes", "2", "--threads", "1", "--batch-size", "1", "--out", str(tmp_path)]
     with subprocess.Popen(
@@ -150,11 +151,31 @@ def test_ctrl_c_lets_worker_processes_finish_their_batch(tmp_path):
         while not path.exists() or path.read_bytes().count(b"\n") < 3:
             assert process.poll() is None
             time.sleep(0.1)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
-        out, err = process.communicate(timeout=300)
+        yield process, path
+
+
+@pytest.mark.slow
+def test_ctrl_c_lets_worker_processes_finish_their_batch(under_way):
+    process, path = under_way
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, out) == (130, "")
     assert "Traceback" not in err
     assert 2 <= len(read_predictions(path)[1]) < 40
+
+
+@pytest.mark.slow
+def test_workers_end_with_an_evaluation_that_is_killed(under_way):
+    process, _ = under_way
+    process.kill()
+    process.communicate(timeout=60)  # its pipes are those of the workers, too
+    for _ in range(100):
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    pytest.fail("a process of the evaluation is still there")
 
 
 class Narrow:

@@ -115,7 +115,8 @@ def _print_next_steps(picture: Path, page: Path, first: Asked) -> None:
     print("Try next:")
     print("  source .venv/bin/activate")
     print(f"  {ask} --budget 0     # the coarse view only: cheap, and blind here")
-    print(f"  {ask} --budget all --explain all.html")
+    closer = 2 * first.close.receipt.looks[0].num_chosen
+    print(f"  {ask} --budget {closer} --explain closer.html")
     print(f"  vila-hd chat {picture}     # go on asking; /help in there")
     print("  vila-hd info nano     # what it is made of")
     print("  make nano             # train it yourself")

@@ -65,9 +65,10 @@ def draw_poster(
 
 
 def closest_place(look: Look, view: Size) -> tuple[int, int, int, int] | None:
-    """The box, in pixels of ``view``, where the most patches of the finest used scale lie close together.
+    """The box, in pixels of ``view``, around the best-scored of the chosen patches of the finest used scale.
 
-    It has the shape of ``view`` and about a tenth of its sides, at least 12 patches; None: nothing chosen.
+    Where they lie apart, it is where most of them and of the others are. It has the shape of ``view`` and about
+    a tenth of its sides, at least 12 patches; None: nothing chosen.
     """
     used = [index for index in range(len(look.scales)) if bool(look.chosen(index).any())]
     if not used:
@@ -76,10 +77,13 @@ def closest_place(look: Look, view: Size) -> tuple[int, int, int, int] | None:
     rows, columns = chosen.shape
     share = min(1.0, max(0.1, 12 / max(rows, columns)))
     box_rows, box_columns = max(1, round(rows * share)), max(1, round(columns * share))
-    # Of two places that are equally full, the one with the higher scores is the one to show.
-    weight = chosen * (0.2 + _spread(normalized_scores(look), chosen.shape))
+    scores = _spread(normalized_scores(look), chosen.shape)
+    best = chosen & (scores == scores[chosen].max())
+    weight = chosen * (0.2 + scores) + best * chosen.size
     sums = _box_sum(weight, box_rows, box_columns)
-    row, column = np.unravel_index(int(sums.argmax()), sums.shape)
+    near = np.argwhere(best) - np.unravel_index(int(sums.argmax()), sums.shape)
+    inside = (np.abs(near) <= (box_rows / 2, box_columns / 2)).all(axis=1)
+    row, column = np.argwhere(best)[inside].mean(axis=0)
     width, height = max(1, round(view[0] * share)), max(1, round(view[1] * share))
     x = round((column + 0.5) / columns * view[0] - width / 2)
     y = round((row + 0.5) / rows * view[1] - height / 2)

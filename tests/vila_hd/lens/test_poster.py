@@ -49,18 +49,18 @@ def test_question_answer_and_receipt_are_drawn(picture, make_look, make_receipt)
 
 def test_the_closest_place_lies_where_the_chosen_patches_are(make_look):
     chosen = {(1, row, column): 1 for row in range(12, 15) for column in range(20, 24)}
-    left, top, right, bottom = closest_place(
-        make_look((480, 288), chosen={**chosen, (1, 0, 0): 1}), (480, 288)
-    )
+    look = make_look((480, 288), scores=torch.full((4, 4), 0.5), chosen={**chosen, (1, 0, 0): 1})
+    left, top, right, bottom = closest_place(look, (480, 288))
     assert left <= 20 * 16 < 24 * 16 <= right
     assert top <= 12 * 16 < 15 * 16 <= bottom
     assert right - left < 480 / 2
 
 
-def test_of_equally_full_places_the_one_with_the_higher_scores_is_shown(make_look):
+def test_the_best_scored_place_is_shown_even_when_another_is_fuller(make_look):
     scores = torch.zeros(4, 4)
     scores[3, 0] = 1.0
-    look = make_look((4800, 2880), scales=(4800,), scores=scores, chosen={(0, 20, 250): 1, (0, 170, 20): 1})
+    fuller = {(0, 20, column): 1 for column in range(250, 260)}
+    look = make_look((4800, 2880), scales=(4800,), scores=scores, chosen={**fuller, (0, 170, 20): 1})
     left, top, right, bottom = closest_place(look, (4800, 2880))
     assert left <= 20 * 16 < right
     assert top <= 170 * 16 < bottom
