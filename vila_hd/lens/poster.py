@@ -67,8 +67,8 @@ def draw_poster(
 def closest_place(look: Look, view: Size) -> tuple[int, int, int, int] | None:
     """The box, in pixels of ``view``, around the best-scored of the chosen patches of the finest used scale.
 
-    Where they lie apart, it is where most of them and of the others are. It has the shape of ``view`` and about
-    a tenth of its sides, at least 12 patches; None: nothing chosen.
+    Where they lie apart, it is where most of them and of the others are. It has the shape of ``view`` and
+    about a tenth of its sides, at least 12 patches; None: nothing chosen.
     """
     used = [index for index in range(len(look.scales)) if bool(look.chosen(index).any())]
     if not used:
