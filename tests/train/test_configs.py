@@ -77,9 +77,9 @@ def test_what_does_not_fit_is_named(overrides, message):
 
 def test_name_must_be_the_file_name(tmp_path):
     path = tmp_path / "other.yaml"
-    path.write_text((CONFIGS / "train/nano/sft.yaml").read_text())
+    path.write_text((CONFIGS / "train/nano/read.yaml").read_text())
     (tmp_path / "_base.yaml").write_text((CONFIGS / "train/nano/_base.yaml").read_text())
-    with pytest.raises(VilaHDError, match="name is 'sft', expected 'other'"):
+    with pytest.raises(VilaHDError, match="name is 'read', expected 'other'"):
         load_stage(path)
 
 
