@@ -166,11 +166,16 @@ _HERE: list[Subject | VilaHDError] = []
 """The worker process's own model, or why there is none."""
 
 
-def _start(spec: ModelSpec, threads: int) -> None:
+def start_worker(threads: int) -> None:
+    """Make this process one of a pool's: it outlives Ctrl-C, but not its parent."""
     # A terminal's Ctrl-C reaches the workers, too; what they are at is finished and kept.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
+
+
+def _start(spec: ModelSpec, threads: int) -> None:
+    start_worker(threads)
     try:
         _HERE.append(spec.open())
     except VilaHDError as error:  # an initializer that raises only breaks the pool, without a reason

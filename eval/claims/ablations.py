@@ -1,17 +1,18 @@
 """Claim 6: what each part of the design is good for."""
 
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from statistics import mean
-
-import torch
 
 from ..conditions import Condition
 from ..intervals import mean_interval
+from ..predict import start_worker
 from ..report import Cell, Column, Table
 from . import recipes
 from .checks import ANSWER_COLUMNS, answer_row, paired_check, scores
 from .claim import Check, Claim, Finding, Training
-from .regions import Reader, Readings, held_out
+from .regions import Readings, read_held_out
 from .workshop import Workshop
 
 TEST = recipes.split(recipes.MANY)
@@ -98,18 +99,24 @@ SFT_PLAIN = replace(recipes.SFT, name="sft_no_position", after=READ_PLAIN)
 
 def measure_ablations(workshop: Workshop) -> Finding:
     """Read the same signs with every variant of pre-training; ask both language models."""
-    torch.set_num_threads(workshop.cores)
-    pictures = list(held_out(workshop.effort.scenes, workshop.scenes().config))
-
-    def read(training: Training, per_scale: tuple[int, ...] = TEST) -> Readings:
-        return Reader(workshop.model(training)).read(pictures, per_scale)
-
-    base, again = read(recipes.PRETRAIN), read(AGAIN)
+    variants = [(recipes.PRETRAIN, TEST), (AGAIN, TEST), *((a.training, a.per_scale) for a in ABLATIONS)]
+    context = get_context("spawn")  # a fork would inherit torch's thread pool without its threads
+    with ProcessPoolExecutor(workshop.cores, context, start_worker, (1,)) as pool:
+        reading = [
+            pool.submit(
+                read_held_out,
+                workshop.model(training),
+                per_scale,
+                workshop.effort.scenes,
+                workshop.scenes().config,
+            )
+            for training, per_scale in variants
+        ]
+        base, again, *without_part = (future.result() for future in reading)
     noise = abs(100 * (mean(base.per_picture()) - mean(again.per_picture())))
     rows = [row("everything (base)", base), row("the same with another seed", again)]
     checks = []
-    for ablation in ABLATIONS:
-        found = read(ablation.training, ablation.per_scale)
+    for ablation, found in zip(ABLATIONS, without_part, strict=True):
         rows.append(row(f"without: {ablation.name}", found, paper=ablation.paper))
         checks.append(
             paired_check(
@@ -133,8 +140,8 @@ def measure_ablations(workshop: Workshop) -> Finding:
     )
     signs = len(base.own)
     note = (
-        f"{len(pictures)} held-out scenes with {signs} signs. Score: mean over a picture's questions, "
-        f"which are "
+        f"{workshop.effort.scenes} held-out scenes with {signs} signs. Score: mean over a picture's "
+        "questions, which are "
         f"one about each mark (12 answers), read with {sum(TEST)} patches that the caption without the mark "
         "chose, and one about the whole picture (its caption among 16). The bound of the checks is the "
         f"difference that another seed makes to the base: {noise:.1f} points."

@@ -19,6 +19,7 @@ from vila_hd.ps3.tokenization_ps3 import PS3Tokenizer
 from vila_hd.scenes import Scene, SceneConfig, answers, make_scene, render, split_seeds
 from vila_hd.scenes.language import caption
 from vila_hd.scenes.layout import Split
+from vila_hd.scenes.marks import Tier
 
 from ..answering import box_recall
 
@@ -108,6 +109,15 @@ class Reader:
         """
         self.texts = text_tower(folder)
         self.model = self.texts.model
+        self._marks: dict[tuple[str, str, Tier], Tensor] = {}
+
+    def marks(self, plate: str, ink: str, tier: Tier) -> Tensor:
+        """Unit vectors ``(A, O)`` of the captions of a sign, one per answer."""
+        key = plate, ink, tier
+        if key not in self._marks:
+            wordings = [caption(plate, ink, tier, word) for word in answers(tier)]
+            self._marks[key] = self.texts(wordings)[0]
+        return self._marks[key]
 
     @torch.inference_mode()
     def read(self, scenes: Sequence[tuple[Scene, Tensor]], per_scale: tuple[int, ...]) -> Readings:
@@ -123,13 +133,9 @@ class Reader:
         lows, texts = [], []
         for scene, pixels in scenes:
             signs = scene.objects
-            known = {item.tier: answers(item.tier) for item in signs}
             prompt = self.texts([item.query for item in signs])[1]
-            wordings = [
-                self.texts([caption(item.plate, item.ink, item.tier, word) for word in known[item.tier]])[0]
-                for item in signs
-            ]
-            right = [known[item.tier].index(item.answer) for item in signs]
+            wordings = [self.marks(item.plate, item.ink, item.tier) for item in signs]
+            right = [answers(item.tier).index(item.answer) for item in signs]
             for regions, scores in ((None, own), (one_each(shares(scene, POOLED)), given)):
                 seen = self.model.vision_model(
                     [pixels],
@@ -153,6 +159,11 @@ class Reader:
         captions = [scene.global_caption for scene, _ in scenes]
         whole = tell_apart(torch.stack(lows), torch.stack(texts), captions)
         return Readings(own=tuple(own), given=tuple(given), recall=tuple(recall), whole=tuple(whole))
+
+
+def read_held_out(folder: str, per_scale: tuple[int, ...], count: int, config: SceneConfig) -> Readings:
+    """What the model of a folder reads of held-out scenes; see ``Reader.read``."""
+    return Reader(folder).read(list(held_out(count, config)), per_scale)
 
 
 def tell_apart(pictures: Tensor, texts: Tensor, captions: Sequence[str]) -> list[float]:
