@@ -5,8 +5,8 @@ depend on what the mark says. Any sensible reduction by 5 (box, triangle, cubic)
 nothing but a flat colour is left of it: the mark is absent from the smaller scales, not merely hard to see.
 
 * ``texture``: one of twelve such patterns.
-* ``code``: tiny coloured lamps, whose surround makes up for their colour: columns of the first colour on bands of
-  the plate's muted colour, rows of the second on bands of the ink's.
+* ``code``: tiny coloured lamps, whose surround makes up for their colour: columns of the first colour on
+  bands of the plate's muted colour, rows of the second on bands of the ink's.
 * ``shape``, ``digit``, ``letter``: a large figure in slanted lines on a ground of their mean colour.
 """
 
