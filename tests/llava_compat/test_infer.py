@@ -60,7 +60,9 @@ def test_a_question_about_a_picture(scene, asked, capsys):
     assert captured.out.strip() == model.generate_content([llava.Image(scene), QUESTION]) != ""
     assert "\033" not in captured.out
     assert prompt == [llava.Image(str(scene)), QUESTION]
-    assert settings.num_token_look_close == model.model.config.default_budget
+    config = model.model.config  # whose budget is one full pass
+    assert settings.num_token_look_close is None
+    assert settings.num_look_close * config.vision_config.max_select_num == config.default_budget
 
 
 def test_short_flags_and_several_media(scene, asked, tmp_path):
