@@ -200,5 +200,5 @@ ABLATION = Claim(
     "the last part two language models behind the same tower.",
     measure=measure_ablations,
     trainings=(recipes.PRETRAIN, AGAIN, *(a.training for a in ABLATIONS), recipes.SFT, SFT_PLAIN),
-    minutes=12,
+    minutes=4,
 )

@@ -36,7 +36,7 @@ LAYER = int(read_yaml(CONFIGS / "model" / "ps3.yaml")["fusion"]["select_layer"])
 
 TEXTURES = answers("texture")
 
-LOW = Training(name="low_pretrain", config="low_pretrain", minutes=17)
+LOW = Training(name="low_pretrain", config="low_pretrain", minutes=7)
 """The same tower, pre-trained without high resolution."""
 
 FEWER = (96, 480)

@@ -16,10 +16,10 @@ def looks(budget: int) -> str:
     return f"looks.per_scale={list(split(budget))}"
 
 
-PRETRAIN = Training(name="pretrain", config="pretrain", minutes=9)
-GROUND = Training(name="ground", config="ground", after=PRETRAIN, minutes=4)
-READ = Training(name="read", config="read", after=GROUND, minutes=7)
-SFT = Training(name="sft", config="sft", after=READ, overrides=(looks(MANY),), minutes=7)
+PRETRAIN = Training(name="pretrain", config="pretrain", minutes=4)
+GROUND = Training(name="ground", config="ground", after=PRETRAIN, minutes=5)
+READ = Training(name="read", config="read", after=GROUND, minutes=6)
+SFT = Training(name="sft", config="sft", after=READ, overrides=(looks(MANY),), minutes=5)
 SFT_FEW = Training(
     name="sft_few",
     config="sft",
@@ -39,6 +39,6 @@ WHOLE = Training(
         f"looks.per_scale={list(ALL)}", "max_steps=100", "global_batch_size=6", "micro_batch_size=1",
         "data.items_per_picture=1", "data.turns=4", "data.first_picture=600000",
     ),
-    minutes=30,
+    minutes=14,
 )  # fmt: skip
 """Learns from whole pictures in full resolution, 756 visual tokens each."""
