@@ -14,20 +14,29 @@ def make_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimize
     groups = parameter_groups(model, optim)
     if optim.muon_lr is None:
         return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps)
+    for group in groups:
+        if group["use_muon"]:
+            group["ns_method"] = "standard"  # in bf16; "gram" takes fp16, which CPUs are slow at
+        else:
+            group |= {"betas": optim.betas, "eps": optim.eps}
+    return _muon(groups)
+
+
+def _muon(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     # Imported here because importing it takes seconds.
     from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
 
-    if not torch.cuda.is_available():
-        # DeepSpeed compiles Muon's update, which needs a C++ compiler and a minute at every start.
-        torch.compiler.set_stance("force_eager")
-    for group in groups:
-        if group["use_muon"]:
-            group["ns_method"] = (
-                "standard"  # Newton-Schulz in bf16; "gram" takes fp16, which CPUs are slow at
-            )
-        else:
-            group |= {"betas": optim.betas, "eps": optim.eps}
-    return MuonWithAuxAdam(groups)
+    if torch.cuda.is_available():
+        return MuonWithAuxAdam(groups)
+
+    class Eager(MuonWithAuxAdam):
+        """Muon without torch.compile, which on a CPU takes a C++ compiler and a minute at every start."""
+
+        def step(self, *args: Any, **kwargs: Any) -> Any:
+            with torch.compiler.set_stance("force_eager"):
+                return super().step(*args, **kwargs)
+
+    return Eager(groups)
 
 
 def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, Any]]:

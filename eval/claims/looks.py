@@ -167,8 +167,8 @@ TEST_TIME = Claim(
     paper="Trained with 20 % of the patches, 44 % at test add 1.2 points; trained with 44 %, 100 % at "
     "test add 0.9 "
     "(1512 px, Table 1). On 4KPro twice the patches of training add 8.2 points (Table 14).",
-    method="Two models trained alike but for the patches per look, each asked with half to eight times "
-    "that many.",
+    method="Two models whose last training gives few and many patches per look, after the same reading with "
+    "many; each asked with half to eight times the patches of its last training.",
     measure=measure_test_time,
     trainings=(recipes.SFT_FEW, recipes.SFT),
     minutes=6,

@@ -64,6 +64,18 @@ def test_a_step_of_muon_turns_every_direction_alike():
     assert not change("model.projector.layers.2.weight").any()
 
 
+def test_a_step_of_muon_leaves_compiling_to_others_alone():
+    make_optimizer(with_gradients(), OptimConfig(lr=0.5, muon_lr=0.1)).step()
+    compiled = []
+
+    def backend(graph, _):
+        compiled.append(graph)
+        return graph.forward
+
+    torch.compile(lambda x: x + 1, backend=backend)(torch.zeros(2))
+    assert compiled
+
+
 @pytest.mark.parametrize("zero", [2, 3])
 def test_divided_optimizers_are_refused(zero):
     path = DEEPSPEED / f"zero{zero}.json"

@@ -81,9 +81,9 @@ def closest_place(look: Look, view: Size) -> tuple[int, int, int, int] | None:
     best = chosen & (scores == scores[chosen].max())
     weight = chosen * (0.2 + scores) + best * chosen.size
     sums = _box_sum(weight, box_rows, box_columns)
-    near = np.argwhere(best) - np.unravel_index(int(sums.argmax()), sums.shape)
-    inside = (np.abs(near) <= (box_rows / 2, box_columns / 2)).all(axis=1)
-    row, column = np.argwhere(best)[inside].mean(axis=0)
+    places = np.argwhere(best)
+    away = np.abs(places - np.unravel_index(int(sums.argmax()), sums.shape))
+    row, column = places[(away <= (box_rows / 2, box_columns / 2)).all(axis=1)].mean(axis=0)
     width, height = max(1, round(view[0] * share)), max(1, round(view[1] * share))
     x = round((column + 0.5) / columns * view[0] - width / 2)
     y = round((row + 0.5) / rows * view[1] - height / 2)
