@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
 from .configuration_vila_hd import VilaHDConfig, join_configs
@@ -142,6 +143,13 @@ def tiny_model(config: VilaHDConfig | None = None, *, seed: int = 0) -> VilaHDFo
                 if parameter.ndim > 1 or not parameter.any():
                     parameter.normal_(std=0.15)
     return model.eval()
+
+
+def perturb(model: nn.Module) -> None:
+    """Move every parameter a little, so that none is what a new model has."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
 
 
 def tiny_picture(width: int = 128, height: int = 128, *, seed: int = 0) -> Image.Image:

@@ -9,6 +9,7 @@ from vila_hd.errors import VilaHDError
 from vila_hd.options import HighResOptions
 from vila_hd.ps3 import PS3VisionConfig, PS3VisionModel, Regions
 from vila_hd.ps3 import passes as passes_module
+from vila_hd.testing import perturb
 
 SIDE = 128
 
@@ -35,9 +36,7 @@ def tiny_config(**changes) -> PS3VisionConfig:
 def tiny_tower(**changes) -> PS3VisionModel:
     torch.manual_seed(0)
     tower = PS3VisionModel(tiny_config(**changes)).eval()
-    with torch.no_grad():
-        for parameter in tower.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
+    perturb(tower)
     return tower
 
 

@@ -11,16 +11,14 @@ from transformers import AutoConfig, AutoModel
 from vila_hd.errors import VilaHDError
 from vila_hd.options import HighResOptions
 from vila_hd.ps3 import PS3VisionConfig, PS3VisionModel
-from vila_hd.testing import tiny_vision_config
+from vila_hd.testing import perturb, tiny_vision_config
 
 
 def random_tower(**changes) -> PS3VisionModel:
     """No parameter is what a new tower has."""
     torch.manual_seed(0)
     tower = PS3VisionModel(tiny_vision_config(**changes)).eval()
-    with torch.no_grad():
-        for parameter in tower.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
+    perturb(tower)
     return tower
 
 
