@@ -36,9 +36,9 @@ def test_expansion_never_retokenises_the_words(processor: VilaHDProcessor) -> No
 def test_pictures_are_raw_and_a_list_where_shapes_differ(processor: VilaHDProcessor) -> None:
     same = processor([tiny_picture()] * 2, "<image><image>", return_tensors="pt")
     assert (same["pixel_values"].shape, same["pixel_values"].dtype) == ((2, 3, 128, 128), torch.uint8)
-    mixed = processor([tiny_picture(), tiny_picture(100, 50)], "<image><image>", return_tensors="pt")
+    mixed = processor([tiny_picture(), tiny_picture(200, 100)], "<image><image>", return_tensors="pt")
     assert [tuple(value.shape) for value in mixed["pixel_values"]] == [(3, 128, 128), (3, 64, 128)]
-    assert mixed["image_sizes"].tolist() == [[128, 128], [50, 100]]
+    assert mixed["image_sizes"].tolist() == [[128, 128], [100, 200]]
     moved = mixed.to(torch.bfloat16)
     assert moved["pixel_values"][1].dtype == torch.uint8
 

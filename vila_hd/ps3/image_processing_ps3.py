@@ -17,8 +17,9 @@ from .configuration_trunk import CLIP_MEAN, CLIP_STD
 
 ResizeMode = Literal["squash", "fit", "pad", "keep"]
 """``squash``: to exactly the image size, whatever the aspect ratio (published models). ``fit``: keep the
-aspect ratio; the longest side becomes the image size, the other is rounded to whole pixels. ``pad``: put the
-picture on the middle of a square of the mean colour first (see ``PS3ImageProcessor.frame``), then as
+aspect ratio; a longest side above the image size is reduced to it, the other rounded to whole pixels, and
+smaller pictures stay as they are: the tower enlarges the patches that it looks at, and only those. ``pad``:
+put the picture on the middle of a square of the mean colour first (see ``PS3ImageProcessor.frame``), then as
 ``squash``. ``keep``: as it is, for towers that make their own views of it."""
 
 Interpolation = Literal["bicubic", "bilinear", "random"]
@@ -208,6 +209,8 @@ def _target_size(height: int, width: int, target: Sequence[int], mode: ResizeMod
     if mode in ("squash", "pad"):
         return target[0], target[1]
     longest = max(height, width)
+    if longest <= target[0]:
+        return height, width
     return (
         max(1, round(height * target[0] / longest)),
         max(1, round(width * target[0] / longest)),

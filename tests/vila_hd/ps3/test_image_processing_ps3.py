@@ -50,7 +50,7 @@ def test_saved_file_holds_the_published_keys(tmp_path, goldens, preprocess_golde
     assert {key: saved[key] for key in published} == published
 
 
-def test_fit_makes_the_longest_side_the_image_size_and_keeps_the_aspect_ratio():
+def test_fit_reduces_the_longest_side_to_the_image_size_and_keeps_the_aspect_ratio():
     processor = PS3ImageProcessor(64, resize_mode="fit", do_normalize=False)
     features = processor([noise(90, 160), noise(500, 7), noise(1, 300)])
     assert [tuple(v.shape) for v in features["pixel_values"]] == [(3, 36, 64), (3, 64, 1), (3, 1, 64)]
@@ -58,10 +58,12 @@ def test_fit_makes_the_longest_side_the_image_size_and_keeps_the_aspect_ratio():
     assert processor.resized_size(90, 160) == (36, 64)
 
 
-def test_fit_leaves_a_picture_of_the_right_size_alone():
-    image = noise(27, 48)
-    (value,) = PS3ImageProcessor(48, resize_mode="fit", do_normalize=False)(image)["pixel_values"]
+@pytest.mark.parametrize("side", [48, 49, 4000])
+def test_fit_never_enlarges(side):
+    image, processor = noise(27, 48), PS3ImageProcessor(side, resize_mode="fit", do_normalize=False)
+    (value,) = processor(image)["pixel_values"]
     assert torch.equal(value, torch.from_numpy(np.array(image)).permute(2, 0, 1))
+    assert processor.resized_size(27, 48) == (27, 48)
 
 
 def test_normalised_output_is_the_raw_output_normalised():
@@ -94,7 +96,7 @@ def test_array_tensor_and_picture_of_one_scene_agree():
 def test_options_survive_saving(tmp_path):
     PS3ImageProcessor(40, mean=0.1, std=0.2, resize_mode="fit", do_normalize=False).save_pretrained(tmp_path)
     loaded = PS3ImageProcessor.from_pretrained(tmp_path)
-    (value,) = loaded(noise(20, 30))["pixel_values"]
+    (value,) = loaded(noise(40, 60))["pixel_values"]
     assert (tuple(value.shape), value.dtype) == ((3, 27, 40), torch.uint8)
     assert (loaded.mean, loaded.image_std) == ([0.1] * 3, [0.2] * 3)
 
