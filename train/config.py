@@ -139,6 +139,10 @@ class LookConfig:
     passes: int = 1
     """Passes of that many patches per look. The default budget of the model itself is for answering only."""
 
+    least_share: float = 1.0
+    """Each step draws, evenly in its logarithm, which share of those patches its looks get, from this one to
+    all, so that one model answers well at many budgets. 1: always all."""
+
     forced_share: float = 1.0
     """Side of the part of a box that is forced into the choice. Boxes are forced in whole cells of the first
     high-resolution scale, so a small budget covers an object better when only its middle is forced. 0:
@@ -165,6 +169,8 @@ class LookConfig:
         for name, share in (("forced_share", self.forced_share), ("pooled_share", self.pooled_share)):
             if not 0 <= share <= 1:
                 raise ValueError(f"{name}={share}: use a share from 0 to 1")
+        if not 0 < self.least_share <= 1:
+            raise ValueError(f"least_share={self.least_share}: use a share above 0, at most 1")
         if self.passes < 1:
             raise ValueError(f"passes={self.passes}: use a number >= 1")
         if self.distractors < 0:

@@ -1,6 +1,7 @@
 """The stages: batch -> model -> objectives. Everything that is computed lives in ``train.objectives``."""
 
 import math
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vila_hd.configuration_vila_hd import VilaHDConfig
+from vila_hd.errors import VilaHDError
 from vila_hd.options import HighResOptions
 from vila_hd.projector import cells_of, count_tokens
 from vila_hd.ps3.configuration_ps3 import PS3VisionConfig
@@ -40,19 +42,41 @@ def unwrap(model: nn.Module) -> Any:
     return getattr(model, "module", model)
 
 
-def look_options(config: LookConfig, vision: TrunkConfig) -> HighResOptions:
+def look_options(config: LookConfig, vision: TrunkConfig, share: float = 1.0) -> HighResOptions:
     """How closely to look while training, independent of the budget that the model answers with.
+
+    Args:
+        config: says how.
+        vision: the tower's.
+        share: of the patches; see ``share_of_step``.
 
     Raises:
         VilaHDError: the tower cannot do it.
     """
     if not isinstance(vision, PS3VisionConfig):
+        if config.least_share < 1:
+            raise VilaHDError(
+                f"looks.least_share={config.least_share}: this tower chooses no patches; leave it out"
+            )
         return vision.fit_options(HighResOptions(guided_by=config.guided_by, per_scale=config.per_scale))
     split = config.per_scale or vision.max_select_num_each_scale
     patches = vision.max_select_num if split is None else sum(split)
     return HighResOptions(
-        budget=config.passes * patches, per_scale=config.per_scale, guided_by=config.guided_by
+        budget=max(1, round(share * config.passes * patches)),
+        per_scale=config.per_scale,
+        guided_by=config.guided_by,
     )
+
+
+def share_of_step(config: StageConfig, number: int) -> float:
+    """Share of their patches that all looks of an optimiser step get: the same on every rank, and again after
+    a resume.
+
+    Args:
+        config: says how small it can be, and has the seed.
+        number: of the steps before.
+    """
+    return config.looks.least_share ** random.Random(f"{config.seed} {number}").random()
 
 
 def without_global_looks(
@@ -77,9 +101,11 @@ class PretrainStep:
     def __init__(self, config: StageConfig) -> None:
         """Take the losses' weights and the looks' options from ``config``."""
         self.config = config
+        self.patch_share = 1.0
 
-    def begin(self, batches: Sequence[dict[str, Any]]) -> None:
-        """Nothing is normalised over the whole step."""
+    def begin(self, batches: Sequence[dict[str, Any]], number: int) -> None:
+        """Draw how many patches the looks of the step get."""
+        self.patch_share = share_of_step(self.config, number)
 
     def __call__(self, model: nn.Module, batch: dict[str, Any], *, num_items: Tensor | None) -> StepResult:
         """Loss and metrics of one micro-batch."""
@@ -91,7 +117,7 @@ class PretrainStep:
         output = model(
             batch["pixel_values"],
             batch["input_ids"],
-            options=look_options(config.looks, unwrap(model).config.vision_config),
+            options=look_options(config.looks, unwrap(model).config.vision_config, self.patch_share),
             regions=boxes_as_regions(forced, forced_look, len(looks)),
             pool_regions=boxes_as_regions(shrink_boxes(boxes, config.looks.pooled_share)),
             look_index=looks,
@@ -151,17 +177,19 @@ class LanguageStep:
         """Take the looks' options from ``config``."""
         self.config = config
         self.shares = BoxShares(config)
+        self.patch_share = 1.0
 
-    def begin(self, batches: Sequence[dict[str, Any]]) -> None:
-        """Count what the losses of the step are divided by."""
+    def begin(self, batches: Sequence[dict[str, Any]], number: int) -> None:
+        """Count what the losses of the step are divided by, and draw how many patches its looks get."""
         self.shares.begin(batches)
+        self.patch_share = share_of_step(self.config, number)
 
     def __call__(self, model: nn.Module, batch: dict[str, Any], *, num_items: Tensor | None) -> StepResult:
         """Loss and metrics of one micro-batch."""
         config = self.config
         boxes, (given, given_look) = shares_of_pictures(batch), given_boxes(batch)
         given = shrink_boxes(given, config.looks.forced_share)
-        options = look_options(config.looks, unwrap(model).config.vision_config)
+        options = look_options(config.looks, unwrap(model).config.vision_config, self.patch_share)
         output = model(
             **question_inputs(batch),
             labels=batch["labels"],
@@ -200,7 +228,7 @@ class SelectStep:
         self.config = config
         self.shares = BoxShares(config)
 
-    def begin(self, batches: Sequence[dict[str, Any]]) -> None:
+    def begin(self, batches: Sequence[dict[str, Any]], number: int) -> None:
         """Count what the loss of the step is divided by."""
         self.shares.begin(batches)
 
@@ -238,11 +266,11 @@ class AccountedStep:
         self.account = account
         self.normalised_over_accumulation = step.normalised_over_accumulation
 
-    def begin(self, batches: Sequence[dict[str, Any]]) -> None:
+    def begin(self, batches: Sequence[dict[str, Any]], number: int) -> None:
         """Take the reports; see ``Account.take`` for errors."""
         for batch in batches:
             self.account.take(batch["report"])
-        self.step.begin(batches)
+        self.step.begin(batches, number)
 
     def __call__(self, model: nn.Module, batch: dict[str, Any], *, num_items: Tensor | None) -> StepResult:
         """Loss and metrics of one micro-batch."""

@@ -36,8 +36,9 @@ class Step(Protocol):
     normalised_over_accumulation: bool
     """Whether the loss already is a share of the whole optimiser step (then micro-batches are summed)."""
 
-    def begin(self, batches: Sequence[dict[str, Any]]) -> None:
-        """See all micro-batches of an optimiser step before the first of them is run."""
+    def begin(self, batches: Sequence[dict[str, Any]], number: int) -> None:
+        """See all micro-batches of an optimiser step before the first of them is run; ``number``: of the
+        steps before, also of those before a resume."""
         ...
 
     def __call__(self, model: nn.Module, batch: dict[str, Any], *, num_items: Tensor | None) -> StepResult:
@@ -65,7 +66,7 @@ class StageTrainer(Trainer):
         """The micro-batches of an optimiser step, and the number of their supervised tokens on all ranks."""
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
-            self.step.begin(batches)
+            self.step.begin(batches, self.state.global_step)
         return batches, num_items
 
     def compute_loss(

@@ -70,7 +70,7 @@ def test_one_step_trains_the_trunk_with_and_without_pictures(kind):
         model = tiny_model(config).train()
         freeze_all_but(model, ("vision", "projector", "llm"))
         batch = make_batch(processor, pictures)
-        step.begin([batch])
+        step.begin([batch], 0)
         result = step(model, batch, num_items=torch.tensor(6))
         result.loss.backward()
         assert torch.isfinite(result.loss)
@@ -87,7 +87,7 @@ def test_one_step_trains_the_trunk_with_and_without_pictures(kind):
 def test_looks_of_a_choice_are_refused():
     vision = tiny_config(encoder=ENCODERS["anyres"]).vision_config
     assert look_options(LookConfig(), vision).budget == "all"
-    for values in ({"per_scale": (1, 2)}, {"guided_by": "random"}):
+    for values in ({"per_scale": (1, 2)}, {"guided_by": "random"}, {"least_share": 0.5}):
         with pytest.raises(VilaHDError, match="chooses no patches"):
             look_options(LookConfig(**values), vision)
 
@@ -136,7 +136,7 @@ def test_looks_can_be_random_in_training():
     freeze_all_but(model, ("vision", "projector", "llm"))
     batch = make_batch(tiny_processor(model.config), [tiny_picture(128, 96)])
     step = LanguageStep(config)
-    step.begin([batch])
+    step.begin([batch], 0)
     result = step(model, batch, num_items=torch.tensor(6))
     result.loss.backward()
     assert result.metrics["high_res_patches"] == 12

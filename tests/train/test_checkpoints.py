@@ -138,7 +138,10 @@ def check_kill_and_resume(run_ranks, values_of, make, folder, *, ranks, at):
 @pytest.mark.parametrize("muon_lr", [None, 1e-2])
 def test_killed_after_a_step(muon_lr, tiny_stage, tmp_path, run_ranks, values_of):
     def make(folder):
-        return tiny_stage(folder, save_steps=2, trainable=["projector"], optim={"muon_lr": muon_lr})
+        return tiny_stage(
+            folder, save_steps=2, trainable=["projector"], optim={"muon_lr": muon_lr},
+            looks={"least_share": 0.25},
+        )  # fmt: skip
 
     check_kill_and_resume(run_ranks, values_of, make, tmp_path, ranks=1, at="step")
 
@@ -148,7 +151,7 @@ def test_killed_after_a_step(muon_lr, tiny_stage, tmp_path, run_ranks, values_of
 @pytest.mark.parametrize("zero", [0, 2, 3])
 def test_killed_with_two_ranks(zero, at, tiny_stage, tmp_path, run_ranks, values_of):
     def make(folder):
-        return tiny_stage(folder, zero=zero, save_steps=2)
+        return tiny_stage(folder, zero=zero, save_steps=2, looks={"passes": 2, "least_share": 0.25})
 
     check_kill_and_resume(run_ranks, values_of, make, tmp_path, ranks=2, at=at)
 

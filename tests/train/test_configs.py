@@ -66,6 +66,7 @@ def test_stages_of_a_recipe_follow_each_other(path, smoke, tmp_path):
         (["data.picture_repeats=2", "data.block_size=25"], "data.block_size=25"),
         (["stage=finetune"], "stage: expected one of 'ps3_pretrain'"),
         (["looks.forced_share=1.5"], "forced_share=1.5"),
+        (["looks.least_share=0"], "least_share=0.0"),
         (["max_steps=0"], "max_steps=0"),
         (["stage=sft", "looks.guided_by=saliency"], "gives the selector nothing to learn from"),
     ],

@@ -86,7 +86,7 @@ def run(config: StageConfig, step_type=LanguageStep, split=None, ranks=None):
     parts = split or [SAMPLES[i : i + config.micro_batch_size] for i in range(0, 4, config.micro_batch_size)]
     batches = [collate(part) for part in parts]
     num_items = torch.tensor(sum(language.count_supervised(batch["labels"]) for batch in batches))
-    step.begin(batches)
+    step.begin(batches, 0)
     total, metrics = 0.0, []
     for batch in batches:
         result = step(model, batch, num_items=num_items)
@@ -125,6 +125,19 @@ def test_mixed_batch_trains_everything(whole):
         "vision_tower.vision_model.trunk",
     ):
         assert any(part in name and g is not None and g.any() for name, g in gradients.items()), part
+
+
+def test_each_step_draws_its_share_of_the_patches(whole):
+    config = dataclasses.replace(stage(4), looks=LookConfig(per_scale=(16, 64), least_share=0.25))
+    shares = [steps.share_of_step(config, number) for number in range(200)]
+    assert shares == [steps.share_of_step(config, number) for number in range(200)]
+    assert shares != [steps.share_of_step(dataclasses.replace(config, seed=1), n) for n in range(200)]
+    assert 0.25 <= min(shares) < 0.27
+    assert 0.93 < max(shares) <= 1
+    assert sum(share < 0.5 for share in shares) == pytest.approx(100, abs=25)  # even in its logarithm
+    (metrics,) = run(config)[2]
+    assert whole[2][0]["high_res_patches"] == 80
+    assert metrics["high_res_patches"] == round(80 * shares[0]) < 80
 
 
 def test_four_micro_batches_equal_one(whole):
