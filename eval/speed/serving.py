@@ -38,8 +38,8 @@ COLUMNS = (
     Column(key="failed", title="failed"),
     Column(key="refused", title="hostile, refused"),
     Column(key="harmful", title="hostile, not"),
-    Column(key="warm_mb", title="MB warm", spec=".0f"),
-    Column(key="end_mb", title="MB at the end", spec=".0f"),
+    Column(key="warm_mb", title="MB, 2nd third", spec=".0f"),
+    Column(key="end_mb", title="MB, last third", spec=".0f"),
 )
 
 
@@ -73,12 +73,11 @@ class Memory:
     """Resident memory of a process while it serves."""
 
     pid: int
-    warm_up: float
-    """Seconds that count as warming up."""
+    seconds: float
+    """That it serves; the first third counts as warming up."""
 
-    warm: list[float] = field(default_factory=list)
-    later: list[float] = field(default_factory=list)
-    """MB, a number per second."""
+    thirds: tuple[list[float], list[float], list[float]] = field(default_factory=lambda: ([], [], []))
+    """MB, a number per second of each third."""
 
     def look(self, seconds: float) -> None:
         """Measure now."""
@@ -86,7 +85,7 @@ class Memory:
         if status.exists():
             found = re.search(r"VmRSS:\s+(\d+) kB", status.read_text())
             if found is not None:
-                (self.warm if seconds < self.warm_up else self.later).append(int(found[1]) / 1000)
+                self.thirds[min(2, int(3 * seconds / self.seconds))].append(int(found[1]) / 1000)
 
 
 def run_serving(run: ServeRun, *, command: str) -> Report:
@@ -102,7 +101,7 @@ def run_serving(run: ServeRun, *, command: str) -> Report:
         # A request that is sent when the last one was answered: what handling one by one comes to.
         clients = 1 if way == ONE_BY_ONE else run.clients
         with _server(WAYS[way], run.threads) as (process, address):
-            memory = Memory(process.pid, warm_up=run.seconds / 3)
+            memory = Memory(process.pid, run.seconds)
             _warm_up(address, pictures)
             before = _cpu_seconds(process.pid)
             outcome = run_load(
@@ -120,7 +119,8 @@ def run_serving(run: ServeRun, *, command: str) -> Report:
     note = (
         f"Scenes of {sizes} pixels, a question each, budgets auto, 0, 72 and 144 mixed. 'One by one' sends a "
         "request when the last one was answered. 'New' pictures were never seen by the server; 'again': few "
-        "pictures, many questions. Warm: the largest in the first third of the time."
+        "pictures, many questions. MB: resident memory of the server, medians over a third of the time each; in "
+        "the first third it warms up."
     )
     table = Table(columns=COLUMNS, rows=tuple(rows))
     incomplete = f"{len(problems)} requests went wrong, the first: {problems[0]}" if problems else ""
@@ -151,8 +151,8 @@ def _row(
         "failed": len(outcome.failures),
         "refused": outcome.refused,
         "harmful": len(outcome.harmful),
-        "warm_mb": max(memory.warm, default=None),
-        "end_mb": memory.later[-1] if memory.later else None,
+        "warm_mb": _percentile(memory.thirds[1], 50),
+        "end_mb": _percentile(memory.thirds[2], 50),
     }
 
 

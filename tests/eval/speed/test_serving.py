@@ -3,6 +3,7 @@
 import base64
 import http.server
 import json
+import os
 import random
 import threading
 
@@ -83,12 +84,21 @@ def test_a_row_compares_with_the_first():
     from eval.speed.load import Outcome
 
     run = ServeRun(seconds=10.0)
-    memory = Resident(0, 1.0, warm=[100.0, 120.0], later=[119.0, 118.0])
+    memory = Resident(0, 10.0, thirds=([90.0], [100.0, 121.0, 120.0], [119.0, 118.0]))
     first = _row(run, "one by one", Outcome(seconds=[0.5] * 20), memory, [])
     second = _row(run, "together", Outcome(seconds=[0.1] * 50, failures=["x"]), memory, [first])
     assert (first["rate"], first["faster"], first["pictures"]) == (2.0, None, "new")
     assert (second["rate"], second["faster"], second["failed"]) == (5.0, 2.5, 1)
-    assert (second["warm_mb"], second["end_mb"]) == (120.0, 118.0)
+    assert (second["warm_mb"], second["end_mb"]) == (120.0, 118.5)
+
+
+def test_memory_of_a_process_by_thirds_of_the_time():
+    memory = Resident(os.getpid(), 9.0)
+    for seconds in (0.0, 2.9, 3.0, 8.9, 9.5):
+        memory.look(seconds)
+    Resident(2**22 + 1, 9.0).look(0.0)  # no such process
+    assert [len(third) for third in memory.thirds] == [2, 1, 2]
+    assert all(10 < entry < 100_000 for third in memory.thirds for entry in third)
 
 
 @pytest.mark.parametrize("changes", [{"ways": ("fast",)}, {"clients": 0}, {"hostile": 1.0}, {"seconds": 0.0}])
