@@ -38,7 +38,7 @@ def ways() -> dict[tuple[str, float], Condition]:
 
 
 def measure_pruning(workshop: Workshop) -> Finding:
-    """One model, trained with whole pictures, asked about whole and reduced ones."""
+    """One model, trained with many budgets up to whole pictures, asked about whole and reduced ones."""
     model, conditions = workshop.model(recipes.WHOLE), ways()
     benchmark = workshop.scenes(count=workshop.effort.scenes_whole)
     answers = workshop.answers(model, benchmark, tuple(conditions.values()))
@@ -117,10 +117,9 @@ PRUNING = Claim(
     "ToMe 63.9 (tower 0.286 "
     "s each); with 25 %: PS3 71.9 (0.096 s), VisionZip 67.4, FastV 66.6, ToMe 59.9; everything: 77.1 "
     "(Table 6).",
-    method="One model that was trained with whole pictures in full resolution. PS3 encodes a share of "
-    "the patches, guided "
-    "by the question; the others encode all of them and reduce the tokens to the same share, without "
-    "training.",
+    method="One model whose last training gives a quarter to all of the patches of a picture. PS3 "
+    "encodes a share of the patches, guided by the question; the others encode all of them and reduce the "
+    "tokens to the same share, without training.",
     measure=measure_pruning,
     trainings=(recipes.WHOLE,),
     minutes=10,

@@ -119,8 +119,8 @@ def run_serving(run: ServeRun, *, command: str) -> Report:
     note = (
         f"Scenes of {sizes} pixels, a question each, budgets auto, 0, 72 and 144 mixed. 'One by one' sends a "
         "request when the last one was answered. 'New' pictures were never seen by the server; 'again': few "
-        "pictures, many questions. MB: resident memory of the server, medians over a third of the time each; in "
-        "the first third it warms up."
+        "pictures, many questions. MB: resident memory of the server, medians over a third of the time each; "
+        "in the first third it warms up."
     )
     table = Table(columns=COLUMNS, rows=tuple(rows))
     incomplete = f"{len(problems)} requests went wrong, the first: {problems[0]}" if problems else ""

@@ -20,7 +20,7 @@ from ..two_step import Phases
 from ..utils.logging import get_logger
 from .answer_text import AnswerText
 from .picking import TokenPicker, pick_tokens
-from .questions import ChosenToken, Event, Failed, Finished, Piece, Question
+from .questions import ChosenToken, Event, Failed, Finished, Picture, Piece, Question
 from .reading import Kind, PromptReader, Read
 from .running_batch import RunningBatch
 
@@ -188,6 +188,16 @@ class Engine:
                 job.cancelled = True
                 del self._jobs[job.number]
                 self._change.notify_all()
+
+    def look_ahead(self, picture: Picture) -> None:
+        """Run the low-resolution pass of a picture in the caller's thread while the engine's thread answers.
+
+        Only on a CPU: an accelerator is used better by looking at several pictures together, later.
+        """
+        if self.model.device.type == "cpu":
+            # What fails here fails again, and is reported, when a question about the picture is read.
+            with torch.inference_mode(), _survivable():
+                self._reader.look_at([picture])
 
     def submit(self, job: Job, question: Question, sink: Callable[[Event], None]) -> None:
         """Ask. ``sink`` gets the answer piece by piece, then one ``Finished`` or ``Failed``."""

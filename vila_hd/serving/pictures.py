@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from ..errors import VilaHDError
@@ -52,6 +53,7 @@ class PictureStore:
         max_pixels: int,
         cache_bytes: int,
         threads: int = 2,
+        look_ahead: Callable[[Picture], None] | None = None,
     ) -> None:
         """Prepare.
 
@@ -61,9 +63,11 @@ class PictureStore:
             max_pixels: larger pictures are refused before they are decoded.
             cache_bytes: memory for pictures that may be asked about again; 0: none is kept.
             threads: pictures that are decoded at the same time.
+            look_ahead: called there with every picture that was decoded.
         """
         self._processor, self._sources, self._max_pixels = processor, sources, max_pixels
         self.cache = PictureCache(cache_bytes)
+        self._look_ahead = look_ahead
         self._coming: dict[bytes, asyncio.Future[Picture]] = {}
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="vila-hd-picture")
 
@@ -103,7 +107,10 @@ class PictureStore:
         if pixels.ndim != 3:
             raise VilaHDError(f"{label}: became pixels of shape {tuple(pixels.shape)}")
         offset = images.frame_offset(picture.height, picture.width)
-        return Picture(key, pixels, picture.size, framed.size, offset)
+        ready = Picture(key, pixels, picture.size, framed.size, offset)
+        if self._look_ahead is not None:
+            self._look_ahead(ready)
+        return ready
 
 
 def _digest(content: bytes) -> bytes:

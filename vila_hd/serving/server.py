@@ -96,6 +96,7 @@ def build_service(
         PictureSources(settings.sources),
         max_pixels=settings.max_pixels,
         cache_bytes=settings.picture_cache,
+        look_ahead=engine.look_ahead,
     )
     metrics.watch(engine, store)
     return ChatService(engine, store, name=settings.name, limits=settings.limits)

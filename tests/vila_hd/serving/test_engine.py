@@ -5,6 +5,7 @@ import hashlib
 import queue
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -170,6 +171,29 @@ def test_one_picture_is_looked_at_once(model, processor, monkeypatch):
     assert calls == [1]
     assert len(first) == 2
     assert len(again[0][1].looks) == 2
+
+
+def test_pictures_that_other_threads_looked_at_give_the_same_answers(model, processor, monkeypatch):
+    images = [tiny_picture(70 + 20 * i, 110, seed=i) for i in range(6)]
+    with running(model, processor) as engine:
+        later = answers(engine, [question(processor, "what?", prepared(processor, image)) for image in images])
+        ahead = [prepared(processor, image) for image in images]
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(engine.look_ahead, ahead))
+        assert all(picture.low_res is not None for picture in ahead)
+        monkeypatch.setattr(model.model.vision_tower, "encode_low_res", None)  # not once more
+        found = answers(engine, [question(processor, "what?", picture) for picture in ahead])
+    assert [text for text, _ in found] == [text for text, _ in later]
+    assert [end.receipt.looks for _, end in found] == [end.receipt.looks for _, end in later]
+
+
+def test_a_look_ahead_that_fails_is_reported_with_the_answer(model, processor):
+    broken = replace(prepared(processor, tiny_picture()), pixels=torch.zeros(1, 8, 8, dtype=torch.uint8))
+    with running(model, processor) as engine:
+        engine.look_ahead(broken)
+        assert broken.low_res is None
+        ((_, end),) = answers(engine, [question(processor, "what?", broken)])
+        assert isinstance(end, Failed)
 
 
 def test_a_question_that_cannot_be_answered_fails_alone(model, processor):

@@ -20,7 +20,8 @@ def make_store(processor, **options):
 
 
 def test_requests_at_the_same_time_share_a_picture(processor, picture, monkeypatch):
-    store = make_store(processor)
+    seen = []
+    store = make_store(processor, look_ahead=seen.append)
     prepared = []
     prepare = store._prepare
     monkeypatch.setattr(store, "_prepare", lambda *args: prepared.append(args) or prepare(*args))
@@ -31,6 +32,7 @@ def test_requests_at_the_same_time_share_a_picture(processor, picture, monkeypat
     first, *others = asyncio.run(ask())
     assert all(other is first for other in others)
     assert len(prepared) == 1
+    assert seen == [first]
     assert asyncio.run(store.get(data_url(picture), "again")) is first
     store.close()
 
