@@ -175,14 +175,14 @@ def test_one_picture_is_looked_at_once(model, processor, monkeypatch):
 
 def test_pictures_that_other_threads_looked_at_give_the_same_answers(model, processor, monkeypatch):
     images = [tiny_picture(70 + 20 * i, 110, seed=i) for i in range(6)]
+    late, early = ([prepared(processor, image) for image in images] for _ in range(2))
     with running(model, processor) as engine:
-        later = answers(engine, [question(processor, "what?", prepared(processor, image)) for image in images])
-        ahead = [prepared(processor, image) for image in images]
+        later = answers(engine, [question(processor, "what?", picture) for picture in late])
         with ThreadPoolExecutor(3) as pool:
-            list(pool.map(engine.look_ahead, ahead))
-        assert all(picture.low_res is not None for picture in ahead)
+            list(pool.map(engine.look_ahead, early))
+        assert all(picture.low_res is not None for picture in early)
         monkeypatch.setattr(model.model.vision_tower, "encode_low_res", None)  # not once more
-        found = answers(engine, [question(processor, "what?", picture) for picture in ahead])
+        found = answers(engine, [question(processor, "what?", picture) for picture in early])
     assert [text for text, _ in found] == [text for text, _ in later]
     assert [end.receipt.looks for _, end in found] == [end.receipt.looks for _, end in later]
 
