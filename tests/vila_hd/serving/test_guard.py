@@ -161,6 +161,7 @@ def test_answers_end_before_the_server_does(folder):
         rest = response.read()
     assert first.startswith(b"data: {")
     assert rest.endswith(b"data: [DONE]\n\n")
-    assert rest.count(b'"content"') > 200
+    assert b'"finish_reason": "length"' in rest  # all 300 tokens; which of them are text is the model's affair
+    assert rest.count(b'"content"') > 50
     server.process.communicate(timeout=60)
     assert server.process.returncode == 0
