@@ -161,7 +161,8 @@ def test_answers_end_before_the_server_does(folder):
         rest = response.read()
     assert first.startswith(b"data: {")
     assert rest.endswith(b"data: [DONE]\n\n")
-    assert b'"finish_reason": "length"' in rest  # all 300 tokens; which of them are text is the model's affair
+    # All 300 tokens; how many of them are text is the random model's affair.
+    assert b'"finish_reason": "length"' in rest
     assert rest.count(b'"content"') > 50
     server.process.communicate(timeout=60)
     assert server.process.returncode == 0
