@@ -36,8 +36,8 @@ def test_labels_pictures_and_guides_of_every_kind(make_dataset, rows):
     assert words(samples["text"].labels) == "Hello.<|im_end|>That is all.<|im_end|>"
     assert samples["text"].pictures == ()
     many = samples["many"]
-    # The longest side is the tower's largest scale.
-    assert [tuple(p.shape) for p in many.pictures] == [(3, 80, 128), (3, 128, 85), (3, 128, 128)]
+    # As they are: no side is longer than the tower's largest scale.
+    assert [tuple(p.shape) for p in many.pictures] == [(3, 60, 96), (3, 90, 60), (3, 128, 128)]
     assert all(p.dtype == torch.uint8 for p in many.pictures)
     # The first question after each picture.
     read = [words(many.input_ids[: place + 1]) for place in many.look_positions]
