@@ -1,4 +1,4 @@
-"""One thread that reads and answers: a bounded number of questions, read in batches, answered in one batch."""
+"""One thread reads and answers: a bounded number of questions, read in batches, answered in one batch."""
 
 import itertools
 import threading
