@@ -88,12 +88,18 @@ class PictureStore:
         if known is None:
             if key not in self._coming:
                 work = loop.run_in_executor(self._pool, self._prepare, content, key, label)
-                work.add_done_callback(lambda _: self._coming.pop(key))
+                work.add_done_callback(self._arrived)
                 self._coming[key] = work
             # Shared by all requests that show the picture now: whoever leaves must not stop it.
             known = await asyncio.shield(self._coming[key])
         self.cache.put(known)
         return known
+
+    def _arrived(self, work: asyncio.Future[Picture]) -> None:
+        """From coming to kept in one step: a request in between would prepare the picture once more."""
+        self._coming = {key: other for key, other in self._coming.items() if other is not work}
+        if not work.cancelled() and work.exception() is None:
+            self.cache.put(work.result())
 
     def close(self) -> None:
         """End the threads."""
