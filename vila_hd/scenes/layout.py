@@ -78,9 +78,7 @@ class SceneConfig:
     num_objects: int = 12
     """Signs in each scene, at most one per colour pair."""
 
-    tiers: Mapping[Tier, float] = field(
-        default_factory=lambda: MappingProxyType({"texture": 0.5, "code": 0.5})
-    )
+    tiers: Mapping[Tier, float] = field(default_factory=lambda: MappingProxyType(dict.fromkeys(TIERS, 1.0)))
     """Share of each tier of marks; they need not add up to 1."""
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ nothing but a flat colour is left of it: the mark is absent from the smaller sca
 * ``texture``: one of twelve such patterns.
 * ``code``: tiny coloured lamps, whose surround makes up for their colour: columns of the first colour on
   bands of the plate's muted colour, rows of the second on bands of the ink's.
-* ``shape``, ``digit``, ``letter``: a large figure in slanted lines on a ground of their mean colour.
+* ``shape``, ``digit``, ``letter``: microprint as on banknotes, a figure of 4 x 7 pixels over and over.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image
 
 Tier = Literal["texture", "code", "shape", "digit", "letter"]
 TIERS: tuple[Tier, ...] = get_args(Tier)
@@ -39,10 +39,6 @@ CODE_COLOURS: Mapping[str, Colour] = MappingProxyType(
 )
 CODE_GREY: Colour = (88, 88, 92)
 """A lamp of this colour would not be seen: what each lamp adds is its difference from this."""
-
-DIGITS: tuple[str, ...] = tuple("0123456789")
-LETTERS: tuple[str, ...] = tuple("ABCDEFGHJKLMNPRSTUVWXYZ")
-"""Capital letters without the ones that a digit could be taken for (I, O, Q)."""
 
 CODES: tuple[str, ...] = tuple(f"{first} {second}" for first in CODE_COLOURS for second in CODE_COLOURS)
 
@@ -91,48 +87,33 @@ Along one axis at least, every line of pixels repeats after ``PERIOD`` and has t
 TEXTURES: tuple[str, ...] = tuple(_TEXTURE_FIELDS)
 
 
-def _cross(x: FloatArray, y: FloatArray) -> FloatArray:
-    near, far = np.minimum(np.abs(x), np.abs(y)), np.maximum(np.abs(x), np.abs(y))
-    return np.minimum(0.3 - near, 0.9 - far)
-
-
-def _star(x: FloatArray, y: FloatArray) -> FloatArray:
-    sector = np.abs((np.arctan2(x, -y) / (2 * np.pi / 5) + 0.5) % 1.0 - 0.5)
-    return 1.0 - np.hypot(x, y) * (1 + 2.6 * sector)
-
-
-def _heart(x: FloatArray, y: FloatArray) -> FloatArray:
-    return 0.8 - np.hypot(x, 1.1 * (y - 0.1) + 0.62 * np.sqrt(np.abs(x)) - 0.3)
-
-
-def _arrow(x: FloatArray, y: FloatArray) -> FloatArray:
-    head = np.minimum(y + 0.95 - 1.05 * np.abs(x), -y)
-    return np.maximum(head, np.minimum(0.3 - np.abs(x), 0.95 - np.abs(y)))
-
-
-_SHAPE_FIELDS: dict[str, _FieldFunction] = {
-    "circle": lambda x, y: 0.75 - np.hypot(x, y),
-    "square": lambda x, y: 0.68 - np.maximum(np.abs(x), np.abs(y)),
-    "triangle": lambda x, y: np.minimum(0.7 - y, y + 0.85 - 1.75 * np.abs(x)),
-    "star": _star,
-    "heart": _heart,
-    "cross": _cross,
-    "moon": lambda x, y: np.minimum(0.85 - np.hypot(x, y), np.hypot(x - 0.5, y) - 0.62),
-    "arrow": _arrow,
-}
-"""Name -> a field that is positive inside the shape, for x and y from -1 to 1 (y downwards)."""
-
-SHAPES: tuple[str, ...] = tuple(_SHAPE_FIELDS)
+_SHAPE_ROWS: dict[str, str] = {
+    "circle": "06FFF60", "square": "0F999F0", "triangle": "0266FF0", "star": "02F6690",
+    "heart": "0AEEE40", "cross": "044E440", "moon": "06C88C6", "arrow": "06F6666",
+}  # fmt: skip
+_DIGIT_ROWS: dict[str, str] = {
+    "0": "6999996", "1": "2622227", "2": "691248F", "3": "E11611E", "4": "26AAF22",
+    "5": "F88E11E", "6": "688E996", "7": "F112244", "8": "6996996", "9": "6997116",
+}  # fmt: skip
+_LETTER_ROWS: dict[str, str] = {
+    "a": "699F999", "b": "E99E99E", "c": "7888887", "d": "E99999E", "e": "F88E88F", "f": "F88E888",
+    "g": "788B997", "h": "999F999", "j": "1111196", "k": "99ACA99", "l": "888888F", "m": "9FF9999",
+    "n": "9DDBB99", "p": "E99E888", "r": "E99EA99", "s": "788611E", "t": "E444444", "u": "9999996",
+    "v": "AAAAA44", "w": "9999FF9", "x": "9966699", "y": "AAA4444", "z": "F12248F",
+}  # fmt: skip
+"""Capitals without the ones that a digit could be taken for (I, O, Q); letters are answered in lower case."""
+_PRINT_ROWS: dict[str, str] = {**_SHAPE_ROWS, **_DIGIT_ROWS, **_LETTER_ROWS}
+"""A hexadecimal digit for each row of a figure from the top, a bit for each of its 4 pixels from the left."""
 
 
 def answers(tier: Tier) -> tuple[str, ...]:
-    """Every answer that marks of this tier can have. Letters are answered in lower case."""
+    """Every answer that marks of this tier can have."""
     return {
         "texture": TEXTURES,
         "code": CODES,
-        "shape": SHAPES,
-        "digit": DIGITS,
-        "letter": tuple(letter.lower() for letter in LETTERS),
+        "shape": tuple(_SHAPE_ROWS),
+        "digit": tuple(_DIGIT_ROWS),
+        "letter": tuple(_LETTER_ROWS),
     }[tier]
 
 
@@ -149,9 +130,8 @@ def _grain() -> LevelArray:
     return np.rint(np.stack([np.asarray(one) for one in large], axis=2)).astype(np.int16)
 
 
-@cache
-def _texture(name: str) -> tuple[FloatArray, int]:
-    """Ink per pixel, tiled far enough to cut any panel at any phase, and the period in pixels."""
+def _texture_tile(name: str) -> FloatArray:
+    """Ink per pixel of one period."""
     period, field = _TEXTURE_FIELDS[name]
     steps = (np.arange(period * _OVERSAMPLE) + 0.5) / _OVERSAMPLE
     # The tiny shift keeps samples off the zeros of the fields, where a tie would fall to one side only.
@@ -160,9 +140,25 @@ def _texture(name: str) -> tuple[FloatArray, int]:
     tile = ink.reshape(period, _OVERSAMPLE, period, _OVERSAMPLE).mean((1, 3))
     # Ties at the median leave the mean off by up to a few percent, and that alone would be visible from afar.
     mean = tile.mean()
-    tile = tile * (0.5 / mean) if mean > 0.5 else 1 - (1 - tile) * (0.5 / (1 - mean))
-    repeats = -(-(max(PANEL_SIDES) + period) // period)
-    return np.tile(tile, (repeats, repeats)).astype(np.float32), period
+    return tile * (0.5 / mean) if mean > 0.5 else 1 - (1 - tile) * (0.5 / (1 - mean))
+
+
+def _print_tile(name: str) -> FloatArray:
+    """Ink per pixel of one figure of a print, with the gaps to its neighbours on the right and below."""
+    bits = [[int(row, 16) >> bit & 1 for bit in (3, 2, 1, 0)] for row in _PRINT_ROWS[name]]
+    figure = np.pad(np.array(bits, np.float64), ((0, 1), (0, 1)))
+    # Every row of pixels has the same mean: from afar, a row of letters is an even line.
+    relief = figure - figure.mean(axis=1, keepdims=True)
+    return 0.5 + 0.5 * relief / np.abs(relief).max()
+
+
+@cache
+def _pattern(tier: Tier, answer: str) -> tuple[FloatArray, tuple[int, int]]:
+    """Ink per pixel, tiled far enough to cut any panel at any phase, and the periods in pixels (y, x)."""
+    tile = _texture_tile(answer) if tier == "texture" else _print_tile(answer)
+    height, width = tile.shape
+    repeats = [-(-(max(PANEL_SIDES) + period) // period) for period in (height, width)]
+    return np.tile(tile, repeats).astype(np.float32), (height, width)
 
 
 @cache
@@ -174,28 +170,6 @@ def _fade(side: int) -> FloatArray:
     steps = np.clip((np.minimum(np.arange(side), np.arange(side)[::-1]) + 0.5) / _FADE, 0, 1)
     line = steps * steps * (3 - 2 * steps)
     return np.outer(line, line).astype(np.float32)
-
-
-@cache
-def _figure(tier: Tier, answer: str, side: int) -> FloatArray:
-    """How far each pixel of a panel is inside the figure: ``(side, side)``, 0 to 1 with a soft outline."""
-    if tier == "shape":
-        steps = (np.arange(side) + 0.5) / side * 2 - 1
-        inside = _SHAPE_FIELDS[answer](steps[None, :], steps[:, None]) > 0
-        mask = Image.fromarray((inside * 255).astype(np.uint8))
-    else:
-        # The bitmap font is the one that looks the same with every build of Pillow.
-        glyph = Image.new("L", (24, 24), 0)
-        ImageDraw.Draw(glyph).text(
-            (8, 4), f"{answer.upper()} ", fill=255, font=ImageFont.load_default_imagefont()
-        )
-        left, top, right, bottom = glyph.getbbox() or (0, 0, 1, 1)
-        height, width = side * 8 // 10, side * 11 // 100 * (right - left)
-        mask = Image.new("L", (side, side), 0)
-        large = glyph.crop((left, top, right, bottom)).resize((width, height), Image.Resampling.BOX)
-        mask.paste(large, ((side - width) // 2, (side - height) // 2))
-    soft = mask.filter(ImageFilter.GaussianBlur(1.2))
-    return np.asarray(soft, np.float32) / 255
 
 
 def ink_share(tier: Tier, answer: str, *, side: int, phase: tuple[int, int]) -> FloatArray:
@@ -210,12 +184,9 @@ def ink_share(tier: Tier, answer: str, *, side: int, phase: tuple[int, int]) -> 
     Returns:
         ``(side, side)`` between 0 (plate) and 1 (ink), 0.5 on average.
     """
-    if tier == "texture":
-        pattern, period = _texture(answer)
-        dx, dy = phase[0] % period, phase[1] % period
-        return 0.5 + (pattern[dy : dy + side, dx : dx + side] - 0.5) * _fade(side)
-    lines = ink_share("texture", "rising", side=side, phase=phase)
-    return 0.5 + (lines - 0.5) * _figure(tier, answer, side)
+    pattern, (height, width) = _pattern(tier, answer)
+    dx, dy = phase[0] % width, phase[1] % height
+    return 0.5 + (pattern[dy : dy + side, dx : dx + side] - 0.5) * _fade(side)
 
 
 @cache

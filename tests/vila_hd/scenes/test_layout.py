@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vila_hd.errors import VilaHDError
-from vila_hd.scenes import SPLITS, SceneConfig, make_scene, questions, split_seeds
+from vila_hd.scenes import SPLITS, TIERS, SceneConfig, make_scene, questions, split_seeds
 from vila_hd.scenes.layout import CELLS
 
 SEEDS = range(20)
@@ -44,8 +44,10 @@ def test_query_is_the_caption_without_the_mark():
 def test_tiers_follow_their_shares():
     only_digits = make_scene(1, SceneConfig(tiers={"digit": 1.0}))
     assert {item.tier for item in only_digits.objects} == {"digit"}
-    mixed = [item.tier for seed in range(40) for item in make_scene(seed).objects]
-    assert 0.4 < mixed.count("texture") / len(mixed) < 0.6
+    config = SceneConfig(tiers={"texture": 3.0, "letter": 1.0})
+    mixed = [item.tier for seed in range(40) for item in make_scene(seed, config).objects]
+    assert 0.65 < mixed.count("texture") / len(mixed) < 0.85
+    assert {item.tier for seed in range(5) for item in make_scene(seed).objects} == set(TIERS)
 
 
 def test_every_sign_has_one_mark_question():

@@ -1,5 +1,7 @@
 """Marks are read at full size and gone at a fifth of it, whatever the colours and the phases."""
 
+import itertools
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -52,9 +54,10 @@ def read_share(tier, *, smaller, seed=0):
     return right / (len(known) * len(COLOUR_PAIRS))
 
 
-@pytest.mark.parametrize("tier", ["texture", "code"])
+@pytest.mark.parametrize("tier", TIERS)
 def test_marks_are_read_at_full_size(tier):
-    assert read_share(tier, smaller=False) > 0.95
+    # Amplitudes do not tell 6 from 9, which is 6 turned round.
+    assert read_share(tier, smaller=False) > (0.85 if tier == "digit" else 0.95)
 
 
 @pytest.mark.parametrize("tier", TIERS)
@@ -64,23 +67,14 @@ def test_marks_are_gone_at_a_fifth_of_the_size(tier):
 
 
 @pytest.mark.parametrize("resample", FILTERS)
-@pytest.mark.parametrize("answer", answers("texture"))
-def test_nothing_is_left_of_a_texture_away_from_its_edges(answer, resample):
-    for shift in range(PERIOD):
+@pytest.mark.parametrize("tier", [tier for tier in TIERS if tier != "code"])
+def test_nothing_is_left_of_a_pattern_away_from_its_edges(tier, resample):
+    for answer, shift in itertools.product(answers(tier), range(PERIOD)):
         share = np.full((120, 120), 0.5, np.float32)
-        panel = ink_share("texture", answer, side=SIDE, phase=(shift, 3 * shift))
+        panel = ink_share(tier, answer, side=SIDE, phase=(shift, 3 * shift))
         share[10 : 10 + SIDE, 10 + shift :][:, :SIDE] = panel
         small = np.asarray(Image.fromarray(share).resize((24, 24), resample))
-        assert np.abs(small[7:-8, 7:-8] - 0.5).max() < 0.001
-
-
-@pytest.mark.parametrize("tier", ["shape", "digit", "letter"])
-def test_next_to_nothing_is_left_of_a_figure(tier):
-    for answer in answers(tier):
-        share = np.full((120, 120), 0.5, np.float32)
-        share[12 : 12 + SIDE, 13 : 13 + SIDE] = ink_share(tier, answer, side=SIDE, phase=(1, 2))
-        small = np.asarray(Image.fromarray(share).resize((24, 24), Image.Resampling.BICUBIC))
-        assert np.abs(small - 0.5).max() < 0.035
+        assert np.abs(small[7:-8, 7:-8] - 0.5).max() < 0.001, answer
 
 
 @pytest.mark.parametrize("side", PANEL_SIDES)
