@@ -28,7 +28,8 @@ def split_by(number: Tensor, count: int) -> list[Tensor]:
 def pass_batches(selection: PatchSelection, picture: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Return the passes as batches: rows ``(G, n)`` of token numbers (-1: padding) and pictures ``(G,)``.
 
-    Passes of equal length share a batch. Only looks with different counts in one pass make padding.
+    Passes of equal length share a batch. Only looks with different counts in one pass make padding; outside
+    of training, looks that would make much of it go into batches of their own.
     """
     mask = selection.mask
     number = torch.full_like(selection.index, -1)
@@ -37,13 +38,13 @@ def pass_batches(selection: PatchSelection, picture: Tensor) -> list[tuple[Tenso
     for step in range(1, int(selection.passes.max()) + 1 if selection.passes.numel() else 1):
         inside = selection.passes == step
         counts = inside.sum(dim=1)
-        looks = counts.nonzero()[:, 0]
-        sizes = counts[looks].tolist()
-        longest = max(sizes)
-        rows = number.new_full((len(looks), longest), -1)
-        inside = inside[looks]
-        rows[torch.arange(longest, device=rows.device) < counts[looks, None]] = number[looks][inside]
-        groups.setdefault((longest, min(sizes) == longest), []).append((rows, picture[looks]))
+        for looks in _alike(counts):
+            sizes = counts[looks].tolist()
+            longest = max(sizes)
+            rows = number.new_full((len(looks), longest), -1)
+            taken = torch.arange(longest, device=rows.device) < counts[looks, None]
+            rows[taken] = number[looks][inside[looks]]
+            groups.setdefault((longest, min(sizes) == longest), []).append((rows, picture[looks]))
     limit = _BATCH_TOKENS
     if mask.device.type == "cpu" and not torch.is_grad_enabled():
         limit = min(limit, _CPU_BATCH_TOKENS)
@@ -53,6 +54,15 @@ def pass_batches(selection: PatchSelection, picture: Tensor) -> list[tuple[Tenso
         step = max(1, limit // longest)
         batches += list(zip(rows.split(step), owner.split(step), strict=True))
     return batches
+
+
+def _alike(counts: Tensor) -> list[Tensor]:
+    """Return the looks that have patches, in groups of similar counts (L,)."""
+    looks = counts.nonzero()[:, 0]
+    if torch.is_grad_enabled():  # under ZeRO-3 all ranks must run equally many batches
+        return [looks]
+    half_octave = (2 * counts[looks].log2()).long()
+    return [looks[half_octave == kind] for kind in half_octave.unique()]
 
 
 def to_looks(flat: Tensor, mask: Tensor) -> Tensor:

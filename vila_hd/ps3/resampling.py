@@ -155,25 +155,36 @@ def _read(picture: Tensor, part: slice, rows: Tensor | None, columns: Tensor | N
     return picture if columns is None else picture[:, :, columns]  # index_select is slow along the last axis
 
 
-def _box4(picture: Tensor) -> Tensor:
-    """Return the rounded means of 4 x 4 pixels of a ``uint8`` picture whose sides are multiples of 4."""
+def _box(picture: Tensor, side: Literal[2, 4]) -> Tensor:
+    """Return the rounded means of ``side x side`` pixels of a ``uint8`` picture, see ``_can_box``."""
     channels, height, width = picture.shape
     # Four neighbours of a row are one 32-bit word: its even and its odd bytes are added as 16-bit halves, so
     # that every operation reads memory in order. As fast as copying the picture.
     words = picture.view(torch.int32)
-    out = torch.empty(channels, height // 4, width // 4, dtype=torch.uint8, device=picture.device)
+    out = torch.empty(channels, height // side, width // side, dtype=torch.uint8, device=picture.device)
     for channel in range(channels):
         for top in range(0, height, _BOX_ROWS):
             part = words[channel, top : top + _BOX_ROWS]
             pairs = (part & 0x00FF00FF).add_((part >> 8).bitwise_and_(0x00FF00FF))
-            pairs = pairs.view(-1, 4, width // 4).sum(dim=1, dtype=torch.int32)
-            total = (pairs & 0xFFFF).add_(pairs >> 16)
-            out[channel, top // 4 : (top + _BOX_ROWS) // 4] = total.add_(8).bitwise_right_shift_(4)
+            sums = pairs.view(-1, side, width // 4).sum(dim=1, dtype=torch.int32)
+            if side == 4:
+                means = (sums & 0xFFFF).add_(sums >> 16).add_(8).bitwise_right_shift_(4)
+            else:
+                means = sums.add_(0x00020002).bitwise_right_shift_(2).bitwise_and_(0x00FF00FF)
+                means = means.view(torch.int16)  # two in a word
+            out[channel, top // side : (top + _BOX_ROWS) // side] = means
     return out
+
+
+def _can_box(picture: Tensor, side: int) -> bool:
+    fits = picture.shape[1] % side == 0 and picture.shape[2] % 4 == 0 and picture.is_contiguous()
+    return picture.dtype == torch.uint8 and fits and picture.storage_offset() % 4 == 0
 
 
 def _halve(picture: Tensor) -> Tensor:
     """Return means of 2 x 2 pixels; the last row or column of an odd side counts twice."""
+    if _can_box(picture, 2):
+        return _box(picture, 2)
     if picture.shape[1] % 2:
         picture = torch.cat([picture, picture[:, -1:]], dim=1)
     if picture.shape[2] % 2:
@@ -187,9 +198,8 @@ def _halve(picture: Tensor) -> Tensor:
 
 def _quarter(picture: Tensor) -> Tensor:
     """Return means of 4 x 4 pixels."""
-    fits = picture.shape[1] % 4 == 0 and picture.shape[2] % 4 == 0 and picture.is_contiguous()
-    if picture.dtype == torch.uint8 and fits and picture.storage_offset() % 4 == 0:
-        return _box4(picture)
+    if _can_box(picture, 4):
+        return _box(picture, 4)
     # Rounded once, like the quick way.
     return (
         _halve(_halve(picture.float())).round_().to(torch.uint8)

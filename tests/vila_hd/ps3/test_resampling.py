@@ -64,16 +64,17 @@ def test_halvings_keep_places(size):
     torch.testing.assert_close(out[:, 1:-1, 1:-1], expected[:, 1:-1, 1:-1], atol=2e-2, rtol=0)
 
 
-@pytest.mark.parametrize("size", [(64, 96), (66, 98), (65, 97)])
-def test_integer_reductions_are_rounded_means(size):
+@pytest.mark.parametrize("times", [2, 4])
+@pytest.mark.parametrize("size", [(64, 96), (66, 98), (66, 100), (65, 97), (1000, 12)])
+def test_integer_reductions_are_rounded_means(size, times):
     picture = pixels(*size)
     views = Views(picture, "antialias")
-    views.resize((size[0] // 4, size[1] // 4))
-    quarter = views._reduced(4)
-    whole = picture.float()[:, : size[0] // 4 * 4, : size[1] // 4 * 4]
-    mean = F.avg_pool2d(whole, 4)
-    assert quarter.dtype == torch.uint8
-    assert (quarter[:, : mean.shape[1], : mean.shape[2]].float() - mean).abs().max() <= 0.5
+    views.resize((size[0] // times, size[1] // times))
+    reduced = views._reduced(times)
+    whole = picture.float()[:, : size[0] // times * times, : size[1] // times * times]
+    mean = F.avg_pool2d(whole, times)
+    assert reduced.dtype == torch.uint8
+    assert (reduced[:, : mean.shape[1], : mean.shape[2]].float() - mean).abs().max() <= 0.5
 
 
 @pytest.mark.parametrize("method", ["bicubic", "antialias"])
