@@ -13,7 +13,7 @@ from torch.nn import functional as F
 _CHUNK = 1 << 24
 """Logits that are in memory at a time (32 MB); fewer would mean more steps, at which threads wait."""
 
-_LEAST = 1 << 21
+_LEAST = 1 << 19
 """Fewer logits than this are left to the fused kernel: many small products cost more than they save."""
 
 _LIMIT = 16.0

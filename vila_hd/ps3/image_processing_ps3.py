@@ -190,7 +190,7 @@ class PS3ImageProcessor(BaseImageProcessor):
         return _to_rgb(picture)
 
     def _to_tensor(self, picture: Image.Image, normalize: bool) -> torch.Tensor:
-        value = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+        value = torch.from_numpy(np.asarray(picture).transpose(2, 0, 1).copy())
         if not normalize:
             return value
         value = value.to(torch.float32).div_(255)
@@ -258,6 +258,8 @@ def _to_picture(image: ImageSource) -> Image.Image:
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode == "RGB":  # convert would copy it
+        return picture
     try:
         return picture.convert("RGB")
     except ValueError as error:

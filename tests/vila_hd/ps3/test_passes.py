@@ -1,4 +1,4 @@
-"""Looks of very different sizes do not pad each other outside of training; in training all ranks keep step."""
+"""Outside of training, looks of different sizes do not pad each other; in training, ranks keep step."""
 
 import pytest
 import torch
