@@ -132,6 +132,7 @@ class Engine:
         self._reader = PromptReader(model, config.pad_token_id or 0)
         self._batch = RunningBatch(model)
         self._rows: list[_Row] = []
+        self._reading: list[Job] = []
         self._waiting: deque[Job] = deque()
         self._jobs: dict[int, Job] = {}
         self._numbers = itertools.count()
@@ -219,7 +220,9 @@ class Engine:
         try:
             with torch.inference_mode():
                 while (jobs := self._take()) is not None:
+                    self._reading = jobs
                     self._read(jobs)
+                    self._reading = []
                     self._step()
         except BaseException as error:
             logger.exception("the engine broke down")
@@ -229,10 +232,11 @@ class Engine:
     def _break_down(self, error: BaseException) -> None:
         with self._change:
             self.broken = error
-            jobs = [*(row.job for row in self._rows), *self._waiting]
+            jobs = [*self._reading, *(row.job for row in self._rows), *self._waiting]
             self._rows, self._waiting = [], deque()
-        for job in jobs:
-            self._end(job, Failed(RuntimeError("the engine broke down")))
+        for job in dict.fromkeys(jobs):
+            if not job.done:
+                self._end(job, Failed(RuntimeError("the engine broke down")))
 
     def _take(self) -> list[Job] | None:
         """Questions to read now, perhaps none; None: everything is done and no more will come."""

@@ -247,10 +247,11 @@ def test_closing_ends_what_runs_and_refuses_more(model, processor):
         pass
 
 
-def test_a_bug_breaks_the_engine_loudly(model, processor, monkeypatch):
+@pytest.mark.parametrize(("part", "name"), [("_batch", "step"), ("_reader", "read")])
+def test_a_bug_breaks_the_engine_loudly(model, processor, monkeypatch, part, name):
     monkeypatch.setattr(threading, "excepthook", lambda args: None)
     with running(model, processor) as engine:
-        monkeypatch.setattr(engine._batch, "step", lambda: 1 / 0)
+        monkeypatch.setattr(getattr(engine, part), name, lambda *args: 1 / 0)
         ((_, end),) = answers(engine, [question(processor, "what?")])
         assert isinstance(end, Failed)
         assert isinstance(engine.broken, ZeroDivisionError)
