@@ -18,13 +18,30 @@ from ..report import Cell, Column, Report, Table, machine_facts
 from .hostile import attack
 from .load import SIZES, Outcome, Shown, draw_pictures, run_load
 
-ONE_BY_ONE, KEPT = "one by one", "together, pictures kept"
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """A way to serve."""
+
+    one_by_one: bool
+    """A request is sent when the last one was answered: what handling one by one comes to."""
+
+    kept: bool
+    """The server keeps pictures, and few are asked about, many times; else all are new."""
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Of ``vila-hd serve``."""
+        batch = ("--max-batch", "1") if self.one_by_one else ()
+        return batch if self.kept else (*batch, "--picture-cache-mb", "0")
+
+
 WAYS = {
-    ONE_BY_ONE: ("--max-batch", "1", "--picture-cache-mb", "0"),
-    "together": ("--picture-cache-mb", "0"),
-    KEPT: (),
+    "one by one": Way(one_by_one=True, kept=False),
+    "together": Way(one_by_one=False, kept=False),
+    "one by one, pictures kept": Way(one_by_one=True, kept=True),
+    "together, pictures kept": Way(one_by_one=False, kept=True),
 }
-"""Name of a way to serve -> options of ``vila-hd serve``."""
 
 COLUMNS = (
     Column(key="way", title="answered"),
@@ -97,20 +114,19 @@ def run_serving(run: ServeRun, *, command: str) -> Report:
     pictures = draw_pictures(run.scenes)
     rows: list[dict[str, Cell]] = []
     problems: list[str] = []
-    for way in run.ways:
-        # A request that is sent when the last one was answered: what handling one by one comes to.
-        clients = 1 if way == ONE_BY_ONE else run.clients
-        with _server(WAYS[way], run.threads) as (process, address):
+    for name in run.ways:
+        way = WAYS[name]
+        with _server(way.options, run.threads) as (process, address):
             memory = Memory(process.pid, run.seconds)
             _warm_up(address, pictures)
             before = _cpu_seconds(process.pid)
             outcome = run_load(
-                address, pictures, clients=clients, seconds=run.seconds, new=way != KEPT, hostile=run.hostile,
-                attack=attack, watch=memory.look,
+                address, pictures, clients=1 if way.one_by_one else run.clients, seconds=run.seconds,
+                new=not way.kept, hostile=run.hostile, attack=attack, watch=memory.look,
             )  # fmt: skip
             cpu = _cpu_seconds(process.pid) - before
-        rows.append({**_row(run, way, outcome, memory, rows), "cpu": cpu / max(len(outcome.seconds), 1)})
-        problems += [f"{way}: {text}" for text in [*outcome.failures, *outcome.harmful]]
+        rows.append({**_row(run, name, outcome, memory, rows), "cpu": cpu / max(len(outcome.seconds), 1)})
+        problems += [f"{name}: {text}" for text in [*outcome.failures, *outcome.harmful]]
     facts: dict[str, Cell] = {
         **machine_facts(), "model": "nano", "clients": run.clients, "seconds": run.seconds,
         "threads of torch": run.threads, "hostile share": run.hostile,
@@ -136,13 +152,14 @@ def _warm_up(address: tuple[str, int], pictures: list[Shown]) -> None:
 
 
 def _row(
-    run: ServeRun, way: str, outcome: Outcome, memory: Memory, before: list[dict[str, Cell]]
+    run: ServeRun, name: str, outcome: Outcome, memory: Memory, before: list[dict[str, Cell]]
 ) -> dict[str, Cell]:
     rate = len(outcome.seconds) / run.seconds
-    first = before[0]["rate"] if before else None
+    pictures = "again" if WAYS[name].kept else "new"
+    first = next((row["rate"] for row in before if row["pictures"] == pictures), None)
     return {
-        "way": way,
-        "pictures": "again" if way == KEPT else "new",
+        "way": name,
+        "pictures": pictures,
         "answered": len(outcome.seconds),
         "rate": rate,
         "faster": rate / first if isinstance(first, float) and first else None,

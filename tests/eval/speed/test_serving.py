@@ -80,7 +80,7 @@ def test_a_server_that_lets_everything_in_is_noticed(address, attack):
         assert attack(address).startswith(attack.__name__)
 
 
-def test_a_row_compares_with_the_first():
+def test_a_row_compares_with_the_first_about_the_same_pictures():
     from eval.speed.load import Outcome
 
     run = ServeRun(seconds=10.0)
@@ -90,6 +90,8 @@ def test_a_row_compares_with_the_first():
     assert (first["rate"], first["faster"], first["pictures"]) == (2.0, None, "new")
     assert (second["rate"], second["faster"], second["failed"]) == (5.0, 2.5, 1)
     assert (second["warm_mb"], second["end_mb"]) == (120.0, 118.5)
+    kept = _row(run, "together, pictures kept", Outcome(seconds=[0.1] * 90), memory, [first, second])
+    assert (kept["faster"], kept["pictures"]) == (None, "again")
 
 
 def test_memory_of_a_process_by_thirds_of_the_time():
