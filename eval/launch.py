@@ -102,6 +102,7 @@ def _add_speed(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     train.set_defaults(run=_speed_train)
 
     serve = what.add_parser("serve", help="the HTTP server against answering one by one, and under load")
+    serve.add_argument("--model", default="nano", help="nano, a model folder or a hub id (default: nano)")
     serve.add_argument("--ways", nargs="+", metavar="WAY", help="rows; default: all")
     serve.add_argument("--clients", type=int, default=8, help="requests at a time (default: 8)")
     serve.add_argument("--seconds", type=float, default=30.0, help="per row (default: 30)")
@@ -110,6 +111,7 @@ def _add_speed(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     serve.add_argument("--hostile", type=float, default=0.0, help="share of hostile requests (default: 0)")
     serve.add_argument("--threads", type=int, default=1, help="threads of torch in the server (default: 1)")
+    serve.add_argument("--max-tokens", type=int, default=32, help="longest answer (default: 32)")
     _add_output_options(serve)
     serve.set_defaults(run=_speed_serve)
 
@@ -391,8 +393,8 @@ def _speed_serve(args: argparse.Namespace, command: str) -> Report:
     from .speed.serving import WAYS, ServeRun, run_serving
 
     run = ServeRun(
-        ways=tuple(args.ways or WAYS), clients=args.clients, seconds=args.seconds, scenes=args.scenes,
-        hostile=args.hostile, threads=args.threads,
+        model=args.model, ways=tuple(args.ways or WAYS), clients=args.clients, seconds=args.seconds,
+        scenes=args.scenes, hostile=args.hostile, threads=args.threads, max_tokens=args.max_tokens,
     )  # fmt: skip
     return run_serving(run, command=command)
 

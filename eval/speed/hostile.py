@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from .load import post
+from .load import NAME, post
 
 Address = tuple[str, int]
 
@@ -33,7 +33,7 @@ def _refused(name: str, address: Address, body: bytes) -> str:
 
 def _chat(*content: Any, **options: Any) -> bytes:
     messages = [{"role": "user", "content": list(content)}]
-    return json.dumps({"model": "nano", "messages": messages, "max_tokens": 4, **options}).encode()
+    return json.dumps({"model": NAME, "messages": messages, "max_tokens": 4, **options}).encode()
 
 
 def _picture(url: str) -> dict[str, Any]:

@@ -15,6 +15,9 @@ from PIL import Image
 
 from vila_hd.scenes import make_scene, questions, render, split_seeds
 
+NAME = "measured"
+"""What the server is told to call its model, and requests name."""
+
 SIZES = ((3840, 2160), (1920, 1080), (768, 432))
 """(width, height) in pixels of the pictures, in turn."""
 
@@ -62,22 +65,22 @@ def draw_pictures(scenes: int) -> list[Shown]:
     return shown
 
 
-def make_body(model: str, shown: Shown, random_: random.Random, *, new: bool) -> bytes:
+def make_body(shown: Shown, random_: random.Random, *, new: bool, max_tokens: int = 32) -> bytes:
     """A request about a picture.
 
     Args:
-        model: its name at the server.
         shown: the picture.
         random_: chooses question and budget.
         new: make the file one that the server has never seen: bytes after the end of a JPEG count for
             nothing.
+        max_tokens: longest answer.
     """
     picture = shown.base64 + (base64.b64encode(random_.randbytes(12)) if new else b"")
     question, budget = random_.choice(shown.questions), random_.choice(("auto", 0, 72, 144))
     words = {"type": "text", "text": question}
     address = {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,PICTURE"}}
     message = {"role": "user", "content": [address, words]}
-    body = {"model": model, "messages": [message], "max_tokens": 32, "high_res": {"budget": budget}}
+    body = {"model": NAME, "messages": [message], "max_tokens": max_tokens, "high_res": {"budget": budget}}
     return json.dumps(body).encode().replace(b"PICTURE", picture)
 
 
@@ -102,6 +105,7 @@ def run_load(
     hostile: float,
     attack: Callable[[tuple[str, int], random.Random], str],
     watch: Callable[[float], None],
+    max_tokens: int = 32,
 ) -> Outcome:
     """Ask for ``seconds`` with ``clients`` at a time.
 
@@ -114,6 +118,7 @@ def run_load(
         hostile: share of requests that are attacks.
         attack: makes one; returns what went wrong, or nothing.
         watch: called every second with the seconds so far.
+        max_tokens: see ``make_body``.
     """
     outcome, lock = Outcome(), threading.Lock()
     started = time.monotonic()
@@ -127,7 +132,7 @@ def run_load(
                     outcome.refused += not harm
                     outcome.harmful += [harm] if harm else []
                 continue
-            body = make_body("nano", random_.choice(pictures), random_, new=new)
+            body = make_body(random_.choice(pictures), random_, new=new, max_tokens=max_tokens)
             begun = time.monotonic()
             try:
                 status, content = post(*address, body)

@@ -16,7 +16,7 @@ from vila_hd.errors import VilaHDError
 
 from ..report import Cell, Column, Report, Table, machine_facts
 from .hostile import attack
-from .load import SIZES, Outcome, Shown, draw_pictures, run_load
+from .load import NAME, SIZES, Outcome, Shown, draw_pictures, run_load
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +64,9 @@ COLUMNS = (
 class ServeRun:
     """One measurement."""
 
+    model: str = "nano"
+    """``nano``, a folder or a hub id."""
+
     ways: tuple[str, ...] = tuple(WAYS)
     clients: int = 8
     seconds: float = 30.0
@@ -73,6 +76,9 @@ class ServeRun:
 
     threads: int = 1
     """Threads of torch in the server."""
+
+    max_tokens: int = 32
+    """Longest answer."""
 
     def __post_init__(self) -> None:
         unknown = [way for way in self.ways if way not in WAYS]
@@ -116,20 +122,21 @@ def run_serving(run: ServeRun, *, command: str) -> Report:
     problems: list[str] = []
     for name in run.ways:
         way = WAYS[name]
-        with _server(way.options, run.threads) as (process, address):
+        with _server(run, way) as (process, address):
             memory = Memory(process.pid, run.seconds)
             _warm_up(address, pictures)
             before = _cpu_seconds(process.pid)
             outcome = run_load(
                 address, pictures, clients=1 if way.one_by_one else run.clients, seconds=run.seconds,
                 new=not way.kept, hostile=run.hostile, attack=attack, watch=memory.look,
+                max_tokens=run.max_tokens,
             )  # fmt: skip
             cpu = _cpu_seconds(process.pid) - before
         rows.append({**_row(run, name, outcome, memory, rows), "cpu": cpu / max(len(outcome.seconds), 1)})
         problems += [f"{name}: {text}" for text in [*outcome.failures, *outcome.harmful]]
     facts: dict[str, Cell] = {
-        **machine_facts(), "model": "nano", "clients": run.clients, "seconds": run.seconds,
-        "threads of torch": run.threads, "hostile share": run.hostile,
+        **machine_facts(), "model": run.model, "clients": run.clients, "seconds": run.seconds,
+        "threads of torch": run.threads, "longest answer": run.max_tokens, "hostile share": run.hostile,
     }  # fmt: skip
     sizes = ", ".join(f"{width} x {height}" for width, height in SIZES)
     note = (
@@ -184,10 +191,11 @@ def _percentile(values: list[float], share: float) -> float | None:
 
 
 @contextmanager
-def _server(options: tuple[str, ...], threads: int) -> Iterator[tuple[subprocess.Popen, tuple[str, int]]]:
+def _server(run: ServeRun, way: Way) -> Iterator[tuple[subprocess.Popen, tuple[str, int]]]:
     """``vila-hd serve`` on a free port of this machine."""
-    words = [sys.executable, "-m", "vila_hd.cli", "serve", "--port", "0", "--model", "nano", *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    words = [sys.executable, "-m", "vila_hd.cli", "serve", "--port", "0", "--model", run.model]
+    words += ["--served-name", NAME, *way.options]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(run.threads)}
     with tempfile.TemporaryFile("w+") as log:  # a pipe that nobody reads would stop the server when full
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
         assert process.stdout is not None

@@ -51,7 +51,7 @@ def test_a_new_picture_is_another_file_with_the_same_pixels(tmp_path):
     content = (tmp_path / "a.jpg").read_bytes()
     shown = Shown(base64.b64encode(content + b"\0" * (-len(content) % 3)), ("what?",))
     chance = random.Random(0)
-    bodies = [json.loads(make_body("nano", shown, chance, new=new)) for new in (True, True, False)]
+    bodies = [json.loads(make_body(shown, chance, new=new)) for new in (True, True, False)]
     urls = [body["messages"][0]["content"][0]["image_url"]["url"] for body in bodies]
     assert len(set(urls)) == 3
     for i, url in enumerate(urls):
