@@ -106,6 +106,9 @@ class Claim:
     trainings: tuple[Training, ...] = ()
     """Those that ``measure`` asks for the models of; what they start from is trained as well."""
 
+    bundled: bool = False
+    """Whether ``measure`` asks the bundled model."""
+
     minutes: float
     """What ``measure`` takes on two cores, for the plan."""
 

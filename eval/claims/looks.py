@@ -116,6 +116,7 @@ RESOLUTION = Claim(
     "more than they do. Marks are built to vanish in a picture five times smaller. The paper trains a model "
     "per top scale.",
     measure=measure_resolution,
+    bundled=True,
     minutes=4,
 )
 
@@ -232,5 +233,6 @@ SELECTION = Claim(
     "under each "
     "guide. Recall is the share of the mark's finest patches that were chosen.",
     measure=measure_selection,
+    bundled=True,
     minutes=6,
 )

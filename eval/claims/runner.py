@@ -73,7 +73,7 @@ class ClaimsRun:
         """Stands for everything that a claim's numbers depend on but the code."""
         parts = [
             asdict(self.effort),
-            fingerprint(NANO),
+            *([fingerprint(NANO)] if claim.bundled else []),
             claim.method,
             *map(self.trainer.key, claim.trainings),
         ]
@@ -157,7 +157,7 @@ def measure(run: ClaimsRun, claim: Claim, models: Mapping[str, Path], command: s
             "command": command,
             **machine_facts(),
             "checkout": checkout(),
-            "bundled model": fingerprint(NANO),
+            **({"bundled model": fingerprint(NANO)} if claim.bundled else {}),
             "cores": run.cores,
         },
     )
