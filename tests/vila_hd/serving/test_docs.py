@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+import vila_hd
 from eval.launch import build_parser as eval_parser
 from eval.speed.serving import ServeRun
+from vila_hd.cli.__main__ import main
 from vila_hd.cli.parsers import command_parser
 from vila_hd.serving.protocol import ChatRequest, HighRes
 
@@ -40,7 +42,7 @@ def test_the_agent_starts_a_command_that_exists():
 
 
 def test_the_example_runs(server, picture, tmp_path, monkeypatch, capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     picture.save(tmp_path / "street.png")
     monkeypatch.chdir(tmp_path)
     code = code.replace("http://127.0.0.1:8000", server.url).replace('model="nano"', 'model="tiny"')
@@ -48,6 +50,15 @@ def test_the_example_runs(server, picture, tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "image_tokens=" in said
     assert "'box': [" in said
+
+
+def test_the_larger_language_model_can_be_composed(tmp_path):
+    _, code = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    folder, whole = str(tmp_path / "llm"), str(tmp_path / "larger")
+    exec(compile(code.replace("/tmp/llm", folder), "docs/serving.md", "exec"), {})
+    assert main(["compose", "nano", folder, whole]) == 0
+    model, _ = vila_hd.load(whole)
+    assert 50e6 < sum(parameter.numel() for parameter in model.model.language_model.parameters()) < 51e6
 
 
 def test_every_name_of_a_request_is_documented():
