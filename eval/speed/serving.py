@@ -84,10 +84,15 @@ class ServeRun:
         unknown = [way for way in self.ways if way not in WAYS]
         if unknown or not self.ways:
             raise VilaHDError(f"--ways {unknown}: use one or more of {', '.join(map(repr, WAYS))}")
-        if self.clients < 1 or self.seconds <= 0 or self.scenes < 1 or not 0 <= self.hostile < 1:
+        if (
+            min(self.clients, self.scenes, self.max_tokens) < 1
+            or self.seconds <= 0
+            or not 0 <= self.hostile < 1
+        ):
             raise VilaHDError(
                 f"--clients {self.clients} --seconds {self.seconds:g} --scenes {self.scenes} "
-                f"--hostile {self.hostile:g}: use 1 client and scene or more, above 0 s, a share below 1"
+                f"--hostile {self.hostile:g} --max-tokens {self.max_tokens}: use 1 client, scene and token "
+                "or more, above 0 s, a share below 1"
             )
 
 

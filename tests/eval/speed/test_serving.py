@@ -103,7 +103,9 @@ def test_memory_of_a_process_by_thirds_of_the_time():
     assert all(10 < entry < 100_000 for third in memory.thirds for entry in third)
 
 
-@pytest.mark.parametrize("changes", [{"ways": ("fast",)}, {"clients": 0}, {"hostile": 1.0}, {"seconds": 0.0}])
+@pytest.mark.parametrize(
+    "changes", [{"ways": ("fast",)}, {"clients": 0}, {"hostile": 1.0}, {"seconds": 0.0}, {"max_tokens": 0}]
+)
 def test_impossible_measurements(changes):
     with pytest.raises(VilaHDError):
         ServeRun(**changes)
