@@ -11,6 +11,7 @@ from eval.answering import Answerer
 from eval.benchmarks.scenes import SceneBenchmark
 from eval.conditions import cross
 from vila_hd.loading import BUNDLED
+from vila_hd.scenes import TIERS
 
 COUNT = 40
 MAX_BYTES = 20_000_000
@@ -18,16 +19,19 @@ MAX_BYTES = 20_000_000
 
 @pytest.fixture(scope="module")
 def accuracy():
-    """Share of right answers per condition."""
+    """Share of right answers per condition, and at the default budget per kind of mark."""
     benchmark = SceneBenchmark(count=COUNT, split="validation")
     conditions = cross(["0", "144", "auto"], ["prompt"])
     answerer = Answerer("nano")
     right = {condition.key: 0.0 for condition in conditions}
+    scores: dict[str, list[float]] = {tier: [] for tier in TIERS}
     for start in range(0, COUNT, 8):
         examples = [benchmark.example(index) for index in range(start, start + 8)]
         for row in answerer.answer(benchmark, examples, conditions):
             right[row.condition] += row.score / COUNT
-    return right
+            if row.condition == "prompt-auto":
+                scores[row.group].append(row.score)
+    return {**right, **{tier: sum(found) / len(found) for tier, found in scores.items()}}
 
 
 def test_it_is_small_and_in_bfloat16():
@@ -49,6 +53,11 @@ def test_it_sees_4k():
 
 def test_it_answers_at_its_default_budget(accuracy):
     assert accuracy["prompt-auto"] >= 0.85
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_it_reads_marks_of_every_tier(accuracy, tier):
+    assert accuracy[tier] >= 0.6
 
 
 def test_it_cannot_read_marks_from_afar(accuracy):

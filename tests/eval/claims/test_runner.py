@@ -1,10 +1,11 @@
 """The command itself, on a few questions."""
 
+import inspect
 import json
 
 import pytest
 
-from eval.claims.runner import CLAIMS
+from eval.claims.runner import CLAIMS, ClaimsRun
 from eval.launch import main
 
 
@@ -26,6 +27,15 @@ def test_a_claim_is_measured_once_and_documented(tmp_path, capsys):
     assert run(tmp_path, "--only", "4") == 0
     assert "measured already" in capsys.readouterr().err
     assert (tmp_path / "claims.md").read_text() == text
+
+
+def test_another_bundled_model_makes_old_just_the_claims_that_ask_it(tmp_path, monkeypatch):
+    run_ = ClaimsRun(out=tmp_path)
+    before = [run_.key(claim) for claim in CLAIMS]
+    monkeypatch.setattr("eval.claims.runner.fingerprint", lambda name: "another")
+    changed = [claim for claim, key in zip(CLAIMS, before, strict=True) if run_.key(claim) != key]
+    assert changed == [claim for claim in CLAIMS if "answers(NANO" in inspect.getsource(claim.measure)]
+    assert [claim.number for claim in changed] == [2, 4]
 
 
 def test_the_plan_runs_nothing(tmp_path, capsys):

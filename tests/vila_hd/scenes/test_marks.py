@@ -77,6 +77,15 @@ def test_nothing_is_left_of_a_pattern_away_from_its_edges(tier, resample):
         assert np.abs(small[7:-8, 7:-8] - 0.5).max() < 0.001, answer
 
 
+@pytest.mark.parametrize("tier", ["shape", "digit", "letter"])
+def test_next_to_nothing_is_left_of_a_figure(tier):
+    for answer in answers(tier):
+        share = np.full((120, 120), 0.5, np.float32)
+        share[12 : 12 + SIDE, 13 : 13 + SIDE] = ink_share(tier, answer, side=SIDE, phase=(1, 2))
+        small = np.asarray(Image.fromarray(share).resize((24, 24), Image.Resampling.BICUBIC))
+        assert np.abs(small - 0.5).max() < 0.035, answer
+
+
 @pytest.mark.parametrize("side", PANEL_SIDES)
 def test_code_panels_of_one_sign_have_one_mean_color(side):
     plate, ink = COLOURS["yellow"], COLOURS["red"]
