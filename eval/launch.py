@@ -223,7 +223,10 @@ def _add_scenes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     scenes.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     scenes.add_argument("--count", type=int, default=200, help="scenes (default: 200)")
     scenes.add_argument(
-        "--questions-per-scene", type=int, default=1, help="questions about a mark (default: 1)"
+        "--kind", default="mark", help="what to ask for: mark, where, count, time or place (default: mark)"
+    )
+    scenes.add_argument(
+        "--questions-per-scene", type=int, default=1, help="about different signs (default: 1)"
     )
     scenes.add_argument("--split", default="test", help="seeds: test, validation or train (default: test)")
     scenes.add_argument(
@@ -244,7 +247,9 @@ def _add_scenes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     _add_pruning(scenes)
     _add_work_options(scenes)
     scenes.add_argument(
-        "--out", type=Path, help="folder of predictions, to go on from; default: runs/eval/scenes/<model>"
+        "--out",
+        type=Path,
+        help="folder of predictions, to go on from; default: runs/eval/scenes/<model>, or <model>-<kind>",
     )
     _add_output_options(scenes)
     scenes.set_defaults(run=_scenes)
@@ -422,14 +427,16 @@ def _scenes(args: argparse.Namespace, command: str) -> Report | None:
         questions_per_scene=args.questions_per_scene,
         split=args.split,
         tiers=tuple(args.tier),
+        kind=args.kind,
     )
+    name = Path(args.model).name if args.kind == "mark" else f"{Path(args.model).name}-{args.kind}"
     guide = ModelSpec(name=args.model).default_guide()
     guides = args.guided_by or (GUIDES if guide == "prompt" else [guide])
     run = ScenesRun(
         model=args.model,
         benchmark=benchmark,
         conditions=cross(args.budget, guides, prunings=args.prune),
-        out=args.out or Path("runs/eval/scenes") / Path(args.model).name,
+        out=args.out or Path("runs/eval/scenes") / name,
         dtype=args.dtype,
         work=Work(batch_size=args.batch_size, processes=args.processes, threads=args.threads),
     )

@@ -87,13 +87,13 @@ def sweep_table(rows: Sequence[dict[str, Cell]]) -> Table:
         Column(key="seconds", title="s / question", spec=".2f"),
         Column(key="questions", title="questions"),
     )
-    return Table(title="Questions about small marks in held-out 4K scenes", columns=columns, rows=tuple(rows))
+    return Table(title="Questions about held-out 4K scenes", columns=columns, rows=tuple(rows))
 
 
 def tier_table(
     conditions: Sequence[Condition], predictions: dict[str, list[Prediction]], chance: dict[str, float]
 ) -> Table:
-    """Accuracy per kind of mark."""
+    """Accuracy per kind of mark, or of the one kind of other questions."""
     tiers = sorted({prediction.group for entries in predictions.values() for prediction in entries})
     rows = []
     for condition in conditions:
@@ -107,7 +107,7 @@ def tier_table(
         Column(key="condition", title="condition"),
         *(Column(key=tier, title=f"{tier} %", spec=".1f") for tier in tiers),
     )
-    return Table(title="Exact match by kind of mark", columns=columns, rows=tuple(rows))
+    return Table(title="Exact match by kind", columns=columns, rows=tuple(rows))
 
 
 def run_scenes(run: ScenesRun, *, command: str, team: Team) -> Report:

@@ -65,10 +65,10 @@ def _no_look(model: Any) -> HighResOptions:
 
 
 def _choose(known: list[Question]) -> list[Question]:
-    """Two small marks, of different kinds where there are both, and one thing that is seen from afar."""
+    """Two small marks, of different kinds where there are both, and the time of day, seen from afar."""
     marks = [question for question in known if question.kind == "mark"]
     second = next((question for question in marks if _noun(question) != _noun(marks[0])), marks[1])
-    afar = next(question for question in known if question.kind != "mark")
+    afar = next(question for question in known if question.kind == "time")
     return [marks[0], second, afar]
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from . import language
-from .language import Question
+from .language import Kind, Question
 from .layout import COLOUR_PAIRS, Scene
 from .town import PLACES, TIMES
 
@@ -56,6 +56,17 @@ def where_question(scene: Scene, index: int, rng: np.random.Generator) -> Questi
         kind="where",
         object_index=index,
     )
+
+
+def far_answers(kind: Kind) -> list[str]:
+    """Every answer that a question of a kind other than ``mark`` can have."""
+    known: dict[Kind, list[str]] = {
+        "count": list(language.COUNT_WORDS),
+        "time": list(TIMES),
+        "place": [language.place_phrase(place) for place in PLACES],
+        "where": [language.region_name(x, y) for y in (0.0, 0.5, 1.0) for x in (0.0, 0.5, 1.0)],
+    }
+    return known[kind]
 
 
 def vocabulary_corpus() -> list[str]:

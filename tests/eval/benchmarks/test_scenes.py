@@ -3,7 +3,8 @@ import pytest
 from eval.benchmarks.scenes import SceneBenchmark
 from eval.registry import get_benchmark
 from vila_hd.errors import VilaHDError
-from vila_hd.scenes import SPLITS, answers
+from vila_hd.scenes import SPLITS, answers, make_scene
+from vila_hd.scenes.language import COUNT_WORDS
 
 
 def test_examples_are_held_out_unique_and_stable():
@@ -30,6 +31,30 @@ def test_the_answer_is_one_of_the_tier_and_scores_one():
     assert benchmark.chance() == {"digit": 0.1}
 
 
+@pytest.mark.parametrize(
+    ("kind", "chance"), [("where", 1 / 9), ("count", 0.2), ("time", 0.25), ("place", 1 / 3)]
+)
+def test_what_is_seen_from_afar_can_be_asked_for(kind, chance):
+    benchmark = SceneBenchmark(count=30, kind=kind)
+    examples = [benchmark.example(index) for index in range(30)]
+    assert {example.group for example in examples} == {kind}
+    assert {len(example.regions) for example in examples} == {1 if kind == "where" else 0}
+    assert 2 <= len({example.answers for example in examples}) <= round(1 / chance)
+    assert benchmark.chance() == {kind: pytest.approx(chance)}
+
+
+def test_a_count_is_that_of_the_scene():
+    benchmark = SceneBenchmark(count=10, kind="count")
+    for index in range(10):
+        example = benchmark.example(index)
+        scene = make_scene(int(example.uid.split("-")[1]))
+        counts = {item.plate: 0 for item in scene.objects}
+        for item in scene.objects:
+            counts[item.plate] += 1
+        plate = next((plate for plate in counts if plate in example.prompt), None)
+        assert example.answers == (COUNT_WORDS[counts.get(plate, 0)],)
+
+
 @pytest.mark.slow
 def test_the_box_lies_in_the_picture():
     example = SceneBenchmark(count=1).example(0)
@@ -45,6 +70,11 @@ def test_the_box_lies_in_the_picture():
     [
         ({"count": 0}, "--count 0"),
         ({"questions_per_scene": 13}, "--questions-per-scene 13: use 1 to 12"),
+        (
+            {"kind": "time", "questions_per_scene": 2},
+            "use 1, a scene has one about its time",
+        ),
+        ({"kind": "why"}, "--kind 'why' is unknown: use one of mark, count, time, place, where"),
         ({"tiers": ("rune",)}, "--tier 'rune' is unknown"),
         ({"split": "exam"}, "unknown split 'exam'"),
         ({"count": 10**9}, "seeds"),
