@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm import tqdm
 
-from vila_hd.cli.terminal import one_line
-from vila_hd.errors import VilaHDError
+from vila_hd.errors import VilaHDError, one_line
 
 from .formats import ReadOptions, make_row
 from .problems import DataError, Kind, Record
@@ -75,7 +74,7 @@ class Summary:
         group = self.problems.setdefault(problem.kind, Group())
         group.count += 1
         if len(group.messages) < KEPT:
-            group.messages.append(one_line(problem))
+            group.messages.append(str(problem))
 
     def add(self, row: Row) -> None:
         """Count one good row."""

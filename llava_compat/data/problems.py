@@ -62,7 +62,7 @@ class DataError(VilaHDError):
         self, message: str, *, kind: Kind = "form", source: Source | None = None, row_id: str | None = None
     ) -> None:
         """Describe a problem; see :meth:`of` for one with its place."""
-        super().__init__(" ".join(message.split()))
+        super().__init__(message)
         self.kind: Kind = kind
         self.source = source
         self.row_id = row_id

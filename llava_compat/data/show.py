@@ -4,9 +4,8 @@ import unicodedata
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from vila_hd.cli.terminal import one_line
 from vila_hd.constants import IGNORE_INDEX, IMAGE_TOKEN
-from vila_hd.errors import VilaHDError
+from vila_hd.errors import VilaHDError, one_line
 
 from .problems import DataError
 from .rows import ImageReference, Row
@@ -60,7 +59,7 @@ def _describe_image(row: Row, number: int, image: ImageReference) -> str:
         width, height = image.size()
         size = f", {width} x {height}"
     except DataError as error:
-        size = f", {one_line(error)}"
+        size = f", {error}"
     boxes = row.boxes[number] if row.boxes else ()
     return size + "".join(f", box {', '.join(f'{x:g}' for x in box)}" for box in boxes)
 

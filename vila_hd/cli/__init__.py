@@ -8,10 +8,10 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from ..errors import VilaHDError
+from ..errors import VilaHDError, one_line
 from ..utils.logging import configure_for_terminal
 from .parsers import COMMANDS, command_parser, main_parser
-from .terminal import one_line, run_command
+from .terminal import run_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..errors import VilaHDError
 from .parsers import parse_budget
-from .terminal import Steps, one_line, print_error, print_lines
+from .terminal import Steps, print_error, print_lines
 from .values import check_question, high_res_options, open_images, parse_guides
 
 HELP = """\
@@ -157,7 +157,7 @@ def _set_budget(session: Session, rest: str) -> None:
     try:
         session.args.budget = parse_budget(rest)
     except argparse.ArgumentTypeError as error:
-        raise VilaHDError(f"/budget {one_line(error)}") from None
+        raise VilaHDError(f"/budget {error}") from None
 
 
 def _set_guide(session: Session, rest: str) -> None:

@@ -11,12 +11,7 @@ from typing import Self
 
 from tqdm import tqdm
 
-from ..errors import VilaHDError
-
-
-def one_line(text: object) -> str:
-    """``text`` without line breaks, so that an error is one line whatever a file is called."""
-    return " ".join(str(text).split())
+from ..errors import VilaHDError, one_line
 
 
 def print_error(error: object) -> None:
