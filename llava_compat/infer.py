@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vila_hd.cli.parsers import Parser
 from vila_hd.cli.terminal import Steps, run_command
-from vila_hd.errors import VilaHDError, one_line
+from vila_hd.errors import VilaHDError
 from vila_hd.utils.logging import configure_for_terminal, get_logger
+from vila_hd.utils.text import one_line
 
 from .conversation import conv_templates
 from .environment import VARIABLES, read_environment

@@ -1,9 +1,6 @@
 """The error type for everything a user can mend."""
 
-
-def one_line(text: object) -> str:
-    """``text`` without line breaks, whatever a file, a key or a library's error holds."""
-    return " ".join(str(text).split())
+from .utils.text import one_line
 
 
 class VilaHDError(ValueError):

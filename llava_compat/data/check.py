@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm import tqdm
 
-from vila_hd.errors import VilaHDError, one_line
+from vila_hd.errors import VilaHDError
+from vila_hd.utils.text import one_line
 
 from .formats import ReadOptions, make_row
 from .problems import DataError, Kind, Record

@@ -1,11 +1,11 @@
 """``show``: one sample for people, with what of it is learned."""
 
-import unicodedata
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from vila_hd.constants import IGNORE_INDEX, IMAGE_TOKEN
-from vila_hd.errors import VilaHDError, one_line
+from vila_hd.errors import VilaHDError
+from vila_hd.utils.text import make_visible, one_line
 
 from .problems import DataError
 from .rows import ImageReference, Row
@@ -87,11 +87,3 @@ def _join(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
         else:
             joined.append((start, stop))
     return joined
-
-
-def make_visible(text: str) -> str:
-    """Text that cannot steer a terminal: control characters but line feeds and tabs as escapes."""
-    return "".join(
-        char if char in "\n\t" or not unicodedata.category(char).startswith("C") else ascii(char)[1:-1]
-        for char in text
-    )

@@ -3,10 +3,9 @@ import pickle
 from vila_hd.errors import VilaHDError
 
 
-def test_a_message_is_one_line_whatever_names_hold():
-    assert str(VilaHDError("config.json.a\r\n b=1e+300: no model is that large")) == (
-        "config.json.a b=1e+300: no model is that large"
-    )
+def test_a_message_is_one_line_that_cannot_steer_a_terminal():
+    error = VilaHDError("config.json.a\r\n b\x1b[2J=1e+300: größer als möglich")
+    assert str(error) == "config.json.a b\\x1b[2J=1e+300: größer als möglich"
 
 
 def test_errors_survive_the_way_between_processes():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from vila_hd.cli.parsers import Parser
 from vila_hd.cli.terminal import run_command
 from vila_hd.errors import VilaHDError
+from vila_hd.utils.text import make_visible
 
 if TYPE_CHECKING:
     from .samples import Sample, SampleDataset
@@ -103,8 +104,6 @@ def describe(
     Raises:
         VilaHDError: there is no sample.
     """
-    from llava_compat.data.show import make_visible
-
     for problem in (*sample.report.broken, *sample.report.skipped):
         yield f"left out: {make_visible(problem)}"
     if sample.row is None:
@@ -131,8 +130,6 @@ def describe(
 def make_visible_text(dataset: "SampleDataset", sample: "Sample", marks: tuple[str, str]) -> str:
     """The tokens of a sample as text, pictures as ``<image>``, with ``marks`` around what is learned."""
     from itertools import groupby
-
-    from llava_compat.data.show import make_visible
 
     processor = dataset.encoder.processor
     picture, run = processor.image_token_id, processor.low_res_tokens

@@ -8,8 +8,9 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from ..errors import VilaHDError, one_line
+from ..errors import VilaHDError
 from ..utils.logging import configure_for_terminal
+from ..utils.text import one_line
 from .parsers import COMMANDS, command_parser, main_parser
 from .terminal import run_command
 

@@ -11,7 +11,8 @@ from typing import Self
 
 from tqdm import tqdm
 
-from ..errors import VilaHDError, one_line
+from ..errors import VilaHDError
+from ..utils.text import one_line
 
 
 def print_error(error: object) -> None:

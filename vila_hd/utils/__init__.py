@@ -1,1 +1,1 @@
-"""Small helpers without knowledge of models: strict YAML, optional packages, logging."""
+"""Small helpers without knowledge of models: strict YAML, optional packages, logging, text for terminals."""
