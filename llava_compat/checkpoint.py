@@ -20,6 +20,7 @@ from vila_hd.modeling_vila_hd import VilaHDForConditionalGeneration
 from vila_hd.processing_vila_hd import VilaHDProcessor, add_pictures_to_template
 from vila_hd.ps3.image_processing_ps3 import PS3ImageProcessor
 from vila_hd.ps3.plans import Rounding
+from vila_hd.utils.text import one_line
 
 from .config_map import (
     EXTRAS,
@@ -431,4 +432,4 @@ def shorten(names: Sequence[str]) -> str:
 
 def first_line(error: BaseException) -> str:
     """What an error says, in one short line."""
-    return " ".join(str(error).split())[:160] or type(error).__name__
+    return one_line(error)[:160] or type(error).__name__

@@ -7,6 +7,7 @@ from typing import Any
 
 from vila_hd.checkpoint_files import read_json
 from vila_hd.errors import VilaHDError
+from vila_hd.utils.text import one_line
 
 COMPONENTS = ("llm", "vision_tower", "mm_projector")
 """Sub-folders of a published model, one per component."""
@@ -158,6 +159,6 @@ def fetch(name: str, *, revision: str | None, local_files_only: bool) -> Path:
             "(offline); fetch it once while online, or give a folder"
         ) from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error)[:160]
         raise VilaHDError(f"{name}: neither a folder nor a repository of the hub ({reason})") from error
     return Path(folder)

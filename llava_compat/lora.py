@@ -16,6 +16,7 @@ from torch import Tensor
 from vila_hd.adapters import merge_low_rank
 from vila_hd.checkpoint_files import read_header, read_json
 from vila_hd.errors import VilaHDError
+from vila_hd.utils.text import one_line
 
 from .folders import ADAPTER_CONFIG
 from .key_maps import split_full_name
@@ -199,7 +200,7 @@ def _read_pickle(path: Path) -> dict[str, LazyTensor]:
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files make it raise nearly anything
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = one_line(error)[:120] or type(error).__name__
         raise VilaHDError(f"{path}: not a file of plain tensors ({reason}); it is not opened") from error
     if not isinstance(values, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in values.items()

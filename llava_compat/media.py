@@ -15,6 +15,7 @@ from vila_hd.errors import VilaHDError
 from vila_hd.images import open_image
 from vila_hd.utils.imports import import_optional
 from vila_hd.utils.logging import get_logger
+from vila_hd.utils.text import one_line
 
 logger = get_logger(__name__)
 
@@ -157,7 +158,7 @@ def _fetch(address: str) -> bytes:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             content: bytes = response.read(MOST_BYTES + 1)
     except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error)[:160]
         raise VilaHDError(f"{address}: cannot be fetched ({reason}); give the name of a file") from error
     if len(content) > MOST_BYTES:
         raise VilaHDError(
@@ -233,7 +234,7 @@ def _read_file(path: Path, num_frames: int, fps: float) -> list[PIL.Image.Image]
             wanted = pick(decoded, rate)
             frames, _ = _decode(av, path, set(wanted))
     except (av.error.FFmpegError, OSError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error)[:160]
         raise VilaHDError(f"{path}: cannot be read as a video ({reason}); convert it to MP4") from error
     if not frames:
         raise VilaHDError(f"{path}: no frame can be decoded; convert it to MP4")

@@ -14,6 +14,7 @@ from vila_hd.checkpoint_files import read_json
 from vila_hd.constants import IMAGE_TOKEN
 from vila_hd.errors import VilaHDError
 from vila_hd.processing_vila_hd import add_pictures_to_template
+from vila_hd.utils.text import one_line
 
 SENTINEL = "<vila/sentinel>"
 """Stands for an answer while the published code works out what a template puts after answers."""
@@ -81,7 +82,7 @@ def read_tokenizer(folder: Path, added: Added | None = None) -> PreTrainedTokeni
     except VilaHDError:
         raise
     except Exception as error:  # the tokenizers package raises plain Exception
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        reason = one_line(error)[:160] or type(error).__name__
         raise VilaHDError(
             f"{folder}: its tokenizer cannot be read ({reason}); get the folder again"
         ) from error

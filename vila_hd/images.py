@@ -13,6 +13,7 @@ from PIL import Image, ImageCms
 
 from .errors import VilaHDError
 from .utils.logging import get_logger
+from .utils.text import one_line
 
 logger = get_logger(__name__)
 
@@ -207,7 +208,7 @@ def _decoding(label: str, what: str) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = one_line(error)
     return text[:120] if text else type(error).__name__
 
 

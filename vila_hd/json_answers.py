@@ -14,6 +14,7 @@ from transformers import LogitsProcessor
 
 from .errors import VilaHDError
 from .utils.imports import import_optional
+from .utils.text import one_line
 
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 """Schema of any JSON object."""
@@ -86,4 +87,4 @@ class JsonLogitsProcessor(LogitsProcessor):
 
 
 def _line(text: object) -> str:
-    return " ".join(str(text).split())[:160]
+    return one_line(text)[:160]

@@ -14,6 +14,7 @@ from .guarded_tokenizer import GuardedTokenizer, require_offsets, special_tokens
 from .processing_vila_hd import VilaHDProcessor
 from .rendered_chat import Chat, RenderedChat, Reply, Span, check_chat, count_images, render_chat
 from .utils.logging import get_logger, warn_once
+from .utils.text import one_line
 
 logger = get_logger(__name__)
 
@@ -161,7 +162,7 @@ class ConversationEncoder:
         except VilaHDError:
             raise
         except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = one_line(error) or type(error).__name__
             raise VilaHDError(
                 f"the chat template fails on this conversation ({reason}); mend chat_template.jinja, or give "
                 "it to vila_hd.add_pictures_to_template if it reads texts only"

@@ -11,6 +11,7 @@ from typing import Any
 
 from vila_hd.errors import VilaHDError
 from vila_hd.utils.imports import import_optional
+from vila_hd.utils.text import one_line
 
 from .media import refuse_pickles
 from .problems import DataError, Record, Source
@@ -312,7 +313,7 @@ def column_errors() -> tuple[type[BaseException], ...]:
 
 def broken_columns(source: Source, error: BaseException) -> DataError:
     """The problem of a parquet or arrow file that cannot be read at ``source``."""
-    reason = " ".join(str(error).split())[:160]
+    reason = one_line(error)[:160]
     suffix = Path(source.file).suffix[1:]
     return broken(source, f"not readable as {suffix} from here on ({reason}); get the file again")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from vila_hd import VilaHDProcessor, add_pictures_to_template
 from vila_hd.cli.models import BUNDLED, quieten_transformers
 from vila_hd.errors import VilaHDError
+from vila_hd.utils.text import one_line
 
 from ..checkpoints import read_checkpoint
 from ..conversation import chat_template
@@ -40,5 +41,5 @@ def _read(name: str) -> VilaHDProcessor:
     except VilaHDError:
         raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error)[:160]
         raise VilaHDError(f"{name}: its processor cannot be read ({reason}); give its folder") from error

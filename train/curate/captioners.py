@@ -16,6 +16,7 @@ from PIL import Image
 
 from vila_hd.errors import VilaHDError
 from vila_hd.utils.logging import get_logger
+from vila_hd.utils.text import one_line
 
 from .rows import PictureError
 
@@ -197,7 +198,7 @@ def _detail(error: urllib.error.HTTPError) -> str:
         message = json.loads(raw)["error"]["message"]
     except (ValueError, KeyError, TypeError):
         message = raw
-    return " ".join(str(message).split())[:200]
+    return one_line(message)[:200]
 
 
 def _stated_wait(value: str | None) -> float | None:

@@ -12,6 +12,7 @@ from ..checkpoint_files import TensorInfo, has_chat_template, read_json, read_te
 from ..errors import VilaHDError
 from ..formats import Headers, find_format
 from ..options import HighResOptions
+from ..utils.text import one_line
 from .models import BUNDLED, quieten_transformers
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def read_model(name: str) -> ModelFacts:
         folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=SMALL_FILES))
         headers = _fetch_headers(name)
     except (HfHubHTTPError, HFValidationError, SafetensorsParsingError, OSError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error)[:160]
         raise VilaHDError(f"{name}: neither a folder nor a readable model of the hub ({reason})") from error
     return _read_folder(folder, headers)
 

@@ -21,6 +21,7 @@ from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 import httpcore2
 
 from ..errors import VilaHDError
+from ..utils.text import one_line
 
 MAX_REDIRECTS = 3
 
@@ -123,7 +124,7 @@ class PictureSources:
         except TimeoutError:
             raise VilaHDError(f"{label}: not there within {self._rules.seconds:g} s") from None
         except (httpcore2.ConnectError, httpcore2.NetworkError, httpcore2.ProtocolError, OSError) as error:
-            reason = " ".join(str(error).split())[:100] or type(error).__name__
+            reason = one_line(error)[:100] or type(error).__name__
             raise VilaHDError(f"{label}: cannot be fetched ({reason})") from None
 
     async def _follow(self, address: str, label: str) -> bytes:
