@@ -16,7 +16,7 @@ EXTRAS = {
     "train": ["accelerate>=1.1", "deepspeed>=0.19", "peft>=0.18", "PyYAML>=6", "tensorboard>=2.16"],
     "qlora": ["bitsandbytes>=0.46"],
     "wandb": ["wandb>=0.19"],
-    "eval": ["datasets>=4", "PyYAML>=6"],
+    "eval": ["datasets>=4", "psutil>=5.9", "PyYAML>=6"],
     "demo": ["gradio>=6.20", "pypdfium2>=5"],
     "browser": ["playwright>=1.50"],
     "serve": ["fastapi>=0.115", "httpcore2>=2", "mcp>=2", "prometheus-client>=0.20", "uvicorn>=0.51"],

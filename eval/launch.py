@@ -110,6 +110,7 @@ def _add_speed(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--scenes", type=int, default=2, help="different pictures, in 3 sizes each (default: 2)"
     )
     serve.add_argument("--hostile", type=float, default=0.0, help="share of hostile requests (default: 0)")
+    serve.add_argument("--workers", type=int, default=2, help="processes that answer together (default: 2)")
     serve.add_argument("--threads", type=int, default=1, help="threads of torch in the server (default: 1)")
     serve.add_argument("--max-tokens", type=int, default=32, help="longest answer (default: 32)")
     _add_output_options(serve)
@@ -399,7 +400,8 @@ def _speed_serve(args: argparse.Namespace, command: str) -> Report:
 
     run = ServeRun(
         model=args.model, ways=tuple(args.ways or WAYS), clients=args.clients, seconds=args.seconds,
-        scenes=args.scenes, hostile=args.hostile, threads=args.threads, max_tokens=args.max_tokens,
+        scenes=args.scenes, hostile=args.hostile, workers=args.workers, threads=args.threads,
+        max_tokens=args.max_tokens,
     )  # fmt: skip
     return run_serving(run, command=command)
 

@@ -8,9 +8,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import IO
 
 import numpy as np
+import psutil
 
 from vila_hd.errors import VilaHDError
 
@@ -29,11 +30,10 @@ class Way:
     kept: bool
     """The server keeps pictures, and few are asked about, many times; else all are new."""
 
-    @property
-    def options(self) -> tuple[str, ...]:
-        """Of ``vila-hd serve``."""
-        batch = ("--max-batch", "1") if self.one_by_one else ()
-        return batch if self.kept else (*batch, "--picture-cache-mb", "0")
+    def options(self, workers: int) -> tuple[str, ...]:
+        """Of ``vila-hd serve``, with ``workers`` where requests are answered together."""
+        work = ("--max-batch", "1") if self.one_by_one else ("--workers", str(workers))
+        return work if self.kept else (*work, "--picture-cache-mb", "0")
 
 
 WAYS = {
@@ -74,6 +74,9 @@ class ServeRun:
     hostile: float = 0.0
     """Share of requests that mean harm."""
 
+    workers: int = 2
+    """Processes of a server that answers together."""
+
     threads: int = 1
     """Threads of torch in the server."""
 
@@ -85,22 +88,22 @@ class ServeRun:
         if unknown or not self.ways:
             raise VilaHDError(f"--ways {unknown}: use one or more of {', '.join(map(repr, WAYS))}")
         if (
-            min(self.clients, self.scenes, self.max_tokens) < 1
+            min(self.clients, self.scenes, self.workers, self.threads, self.max_tokens) < 1
             or self.seconds <= 0
             or not 0 <= self.hostile < 1
         ):
             raise VilaHDError(
                 f"--clients {self.clients} --seconds {self.seconds:g} --scenes {self.scenes} "
-                f"--hostile {self.hostile:g} --max-tokens {self.max_tokens}: use 1 client, scene and token "
-                "or more, above 0 s, a share below 1"
+                f"--hostile {self.hostile:g} --workers {self.workers} --threads {self.threads} --max-tokens "
+                f"{self.max_tokens}: use 1 or more of each, above 0 s, a hostile share from 0 to below 1"
             )
 
 
 @dataclass
 class Memory:
-    """Resident memory of a process while it serves."""
+    """Memory of a server while it serves."""
 
-    pid: int
+    server: psutil.Process
     seconds: float
     """That it serves; the first third counts as warming up."""
 
@@ -109,11 +112,14 @@ class Memory:
 
     def look(self, seconds: float) -> None:
         """Measure now."""
-        status = Path(f"/proc/{self.pid}/status")
-        if status.exists():
-            found = re.search(r"VmRSS:\s+(\d+) kB", status.read_text())
-            if found is not None:
-                self.thirds[min(2, int(3 * seconds / self.seconds))].append(int(found[1]) / 1000)
+        infos = [process.memory_full_info() for process in _processes(self.server)]
+        # On Linux a share of what processes share (PSS), so that the sum counts that once; else without it.
+        used = sum(getattr(info, "pss", info.uss) for info in infos)
+        self.thirds[min(2, int(3 * seconds / self.seconds))].append(used / 1e6)
+
+
+def _processes(server: psutil.Process) -> list[psutil.Process]:
+    return [server, *server.children(recursive=True)]
 
 
 def run_serving(run: ServeRun, *, command: str) -> Report:
@@ -127,28 +133,29 @@ def run_serving(run: ServeRun, *, command: str) -> Report:
     problems: list[str] = []
     for name in run.ways:
         way = WAYS[name]
-        with _server(run, way) as (process, address):
-            memory = Memory(process.pid, run.seconds)
+        with _server(run, way) as (server, address):
+            memory = Memory(server, run.seconds)
             _warm_up(address, pictures)
-            before = _cpu_seconds(process.pid)
+            before = _cpu_seconds(server)
             outcome = run_load(
                 address, pictures, clients=1 if way.one_by_one else run.clients, seconds=run.seconds,
                 new=not way.kept, hostile=run.hostile, attack=attack, watch=memory.look,
                 max_tokens=run.max_tokens,
             )  # fmt: skip
-            cpu = _cpu_seconds(process.pid) - before
+            cpu = _cpu_seconds(server) - before
         rows.append({**_row(run, name, outcome, memory, rows), "cpu": cpu / max(len(outcome.seconds), 1)})
         problems += [f"{name}: {text}" for text in [*outcome.failures, *outcome.harmful]]
     facts: dict[str, Cell] = {
         **machine_facts(), "model": run.model, "clients": run.clients, "seconds": run.seconds,
-        "threads of torch": run.threads, "longest answer": run.max_tokens, "hostile share": run.hostile,
+        "workers, where together": run.workers, "threads of torch": run.threads,
+        "longest answer": run.max_tokens, "hostile share": run.hostile,
     }  # fmt: skip
     sizes = ", ".join(f"{width} x {height}" for width, height in SIZES)
     note = (
         f"Scenes of {sizes} pixels, a question each, budgets auto, 0, 72 and 144 mixed. 'One by one' sends a "
-        "request when the last one was answered. 'New' pictures were never seen by the server; 'again': few "
-        "pictures, many questions. MB: resident memory of the server, medians over a third of the time each; "
-        "in the first third it warms up."
+        "request when the last one was answered, to one process. 'New' pictures were never seen by the "
+        "server; 'again': few pictures, many questions. MB: memory of all processes of the server, medians "
+        "over a third of the time each; in the first third it warms up."
     )
     table = Table(columns=COLUMNS, rows=tuple(rows))
     incomplete = f"{len(problems)} requests went wrong, the first: {problems[0]}" if problems else ""
@@ -185,10 +192,10 @@ def _row(
     }
 
 
-def _cpu_seconds(pid: int) -> float:
-    """Seconds of all cores that a process has used; on a busy machine they tell more than the clock."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def _cpu_seconds(server: psutil.Process) -> float:
+    """Seconds of all cores that a server has used; on a busy machine they tell more than the clock."""
+    times = [process.cpu_times() for process in _processes(server)]
+    return sum(time.user + time.system for time in times)
 
 
 def _percentile(values: list[float], share: float) -> float | None:
@@ -196,10 +203,10 @@ def _percentile(values: list[float], share: float) -> float | None:
 
 
 @contextmanager
-def _server(run: ServeRun, way: Way) -> Iterator[tuple[subprocess.Popen, tuple[str, int]]]:
+def _server(run: ServeRun, way: Way) -> Iterator[tuple[psutil.Process, tuple[str, int]]]:
     """``vila-hd serve`` on a free port of this machine."""
     words = [sys.executable, "-m", "vila_hd.cli", "serve", "--port", "0", "--model", run.model]
-    words += ["--served-name", NAME, *way.options]
+    words += ["--served-name", NAME, *way.options(run.workers)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(run.threads)}
     with tempfile.TemporaryFile("w+") as log:  # a pipe that nobody reads would stop the server when full
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
@@ -207,9 +214,10 @@ def _server(run: ServeRun, way: Way) -> Iterator[tuple[subprocess.Popen, tuple[s
         try:
             found = re.search(r"http://([\d.]+):(\d+)", process.stdout.readline())
             if found is None:
-                log.seek(0)
-                raise VilaHDError(f"the server did not start: {log.read().strip()[-300:]}")
-            yield process, (found[1], int(found[2]))
+                raise VilaHDError(f"the server did not start: {_end_of(log)}")
+            yield psutil.Process(process.pid), (found[1], int(found[2]))
+        except psutil.NoSuchProcess as error:
+            raise VilaHDError(f"the server ended while it was measured: {_end_of(log)}") from error
         finally:
             process.terminate()
             try:
@@ -217,3 +225,8 @@ def _server(run: ServeRun, way: Way) -> Iterator[tuple[subprocess.Popen, tuple[s
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.communicate()
+
+
+def _end_of(log: IO[str]) -> str:
+    log.seek(0)
+    return log.read().strip()[-300:]

@@ -101,6 +101,14 @@ def _serve(parser: Parser) -> None:
         help="further names of a server that listens on this machine only (behind a proxy, for example)",
     )
     group.add_argument(
+        "--workers",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="processes that answer, for models on a CPU; threads and --picture-cache-mb are divided between "
+        "them, other limits are those of each (%(default)s)",
+    )
+    group.add_argument(
         "--grace", type=_count, default=30, metavar="S", help="seconds to end answers in (%(default)s)"
     )
     _add_serving(parser)
@@ -109,7 +117,7 @@ def _serve(parser: Parser) -> None:
 def _mcp(parser: Parser) -> None:
     add_model(parser)
     parser.set_defaults(
-        host="127.0.0.1", port=0, served_name=None, api_key_file=None, allow_hosts=[], grace=0
+        host="127.0.0.1", port=0, served_name=None, api_key_file=None, allow_hosts=[], grace=0, workers=1
     )
     _add_serving(parser)
 

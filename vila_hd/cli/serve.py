@@ -18,14 +18,16 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     with Steps(2) as steps:
         with steps.step("importing libraries"):
-            from ..serving.server import build
-            from ..serving.server import run as run_server
+            from ..serving.server import run as run_one
+            from ..serving.workers import run_workers
             from .models import load_for
         with steps.step(f"loading {args.model}"):
             model, processor = load_for(args)
-    app = build(model, processor, settings)
-    print_lines([f"model {settings.name} on {model.device}, {settings.engine.max_batch} answers at once"])
-    run_server(app, settings)
+    answers = f"{settings.engine.max_batch} answers at once"
+    if settings.workers > 1:
+        answers = f"{settings.workers} workers of {answers}"
+    print_lines([f"model {settings.name} on {model.device}, {answers}"])
+    (run_workers if settings.workers > 1 else run_one)(model, processor, settings)
     return 0
 
 
@@ -66,4 +68,5 @@ def settings_of(args: argparse.Namespace) -> "ServerSettings":
         picture_cache=args.picture_cache_mb * 1_000_000,
         max_body=args.max_body_mb * 1_000_000,
         grace=args.grace,
+        workers=args.workers,
     )

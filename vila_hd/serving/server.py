@@ -2,9 +2,12 @@
 
 import os
 import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -54,6 +57,9 @@ class ServerSettings:
     grace: int = 30
     """Seconds for answers that are being written when the server is told to end."""
 
+    workers: int = 1
+    """Processes. ``engine`` and ``limits`` are those of each, ``picture_cache`` that of all together."""
+
     def guard(self) -> GuardRules:
         """The rules for requests."""
         local = self.host in LOOPBACK
@@ -91,12 +97,14 @@ def build_service(
 ) -> ChatService:
     """Engine, pictures and limits. The engine is not started yet."""
     engine = Engine(model, processor, settings.engine, metrics)
+    alone = settings.workers == 1  # else other workers need the other cores
     store = PictureStore(
         processor,
         PictureSources(settings.sources),
         max_pixels=settings.max_pixels,
         cache_bytes=settings.picture_cache,
-        look_ahead=engine.look_ahead,
+        threads=2 if alone else 1,
+        look_ahead=engine.look_ahead if alone else None,
     )
     metrics.watch(engine, store)
     return ChatService(engine, store, name=settings.name, limits=settings.limits)
@@ -111,46 +119,64 @@ def build(
     return build_app(service, metrics, settings.guard())
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """Says where it listens once it does."""
 
-    async def startup(self, sockets: Any = None) -> None:
+    def __init__(self, config: uvicorn.Config, *, may_say: Callable[[], bool] = lambda: True) -> None:
+        super().__init__(config)
+        self._may_say = may_say
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self.started:
+        if self.started and self._may_say():
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             print(f"listening on http://{host}:{port}/v1", flush=True)  # noqa: T201 - what scripts wait for
 
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until SIGINT or SIGTERM; answers that are being written may end."""
+        if threading.current_thread() is threading.main_thread():
+            # uvicorn ends gracefully, then sends itself the signal again; ending as told is no failure.
+            signal.signal(signal.SIGTERM, lambda number, frame: None)
+        super().run(sockets)
 
-def make_server(app: FastAPI, settings: ServerSettings) -> uvicorn.Server:
-    """A server that is not running yet."""
-    return _Server(
-        uvicorn.Config(
-            app,
-            host=settings.host,
-            port=settings.port,
-            http=PatientConnection,
-            ws="none",
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            limit_concurrency=MAX_CONNECTIONS,
-            h11_max_incomplete_event_size=MAX_HEADERS,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=settings.grace,
-        )
+
+def make_config(app: FastAPI | None, settings: ServerSettings) -> uvicorn.Config:
+    """How uvicorn listens."""
+    return uvicorn.Config(
+        app or "",
+        host=settings.host,
+        port=settings.port,
+        http=PatientConnection,
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        h11_max_incomplete_event_size=MAX_HEADERS,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=settings.grace,
     )
 
 
-def run(app: FastAPI, settings: ServerSettings) -> None:
-    """Serve until SIGINT or SIGTERM; answers that are being written may end.
+@contextmanager
+def named_port(settings: ServerSettings) -> Iterator[None]:
+    """Turn what uvicorn does about a port that is taken into an error.
 
     Raises:
         VilaHDError: the port is taken.
     """
-    # uvicorn ends gracefully and then sends itself the signal again; having ended as told is no failure.
-    signal.signal(signal.SIGTERM, lambda number, frame: None)
     try:
-        make_server(app, settings).run()
+        yield
     except SystemExit as error:  # uvicorn has logged why
         raise VilaHDError(f"cannot listen on {settings.host}:{settings.port}: use another --port") from error
+
+
+def run(model: VilaHDForConditionalGeneration, processor: VilaHDProcessor, settings: ServerSettings) -> None:
+    """Serve with one process until SIGINT or SIGTERM.
+
+    Raises:
+        VilaHDError: the port is taken.
+    """
+    with named_port(settings):
+        Server(make_config(build(model, processor, settings), settings)).run()

@@ -3,15 +3,17 @@
 import base64
 import http.server
 import json
-import os
 import random
+import subprocess
+import sys
 import threading
 
+import psutil
 import pytest
 from PIL import Image
 
 from eval.launch import main
-from eval.speed import hostile
+from eval.speed import hostile, serving
 from eval.speed.load import Shown, make_body, run_load
 from eval.speed.serving import WAYS, ServeRun, _row
 from eval.speed.serving import Memory as Resident
@@ -84,7 +86,7 @@ def test_a_row_compares_with_the_first_about_the_same_pictures():
     from eval.speed.load import Outcome
 
     run = ServeRun(seconds=10.0)
-    memory = Resident(0, 10.0, thirds=([90.0], [100.0, 121.0, 120.0], [119.0, 118.0]))
+    memory = Resident(psutil.Process(), 10.0, thirds=([90.0], [100.0, 121.0, 120.0], [119.0, 118.0]))
     first = _row(run, "one by one", Outcome(seconds=[0.5] * 20), memory, [])
     second = _row(run, "together", Outcome(seconds=[0.1] * 50, failures=["x"]), memory, [first])
     assert (first["rate"], first["faster"], first["pictures"]) == (2.0, None, "new")
@@ -94,17 +96,48 @@ def test_a_row_compares_with_the_first_about_the_same_pictures():
     assert (kept["faster"], kept["pictures"]) == (None, "again")
 
 
-def test_memory_of_a_process_by_thirds_of_the_time():
-    memory = Resident(os.getpid(), 9.0)
+def test_memory_of_all_processes_by_thirds_of_the_time():
+    command = "x = bytearray(200_000_000); print(flush=True); input()"
+    alone = Resident(psutil.Process(), 9.0)
     for seconds in (0.0, 2.9, 3.0, 8.9, 9.5):
-        memory.look(seconds)
-    Resident(2**22 + 1, 9.0).look(0.0)  # no such process
-    assert [len(third) for third in memory.thirds] == [2, 1, 2]
-    assert all(10 < entry < 100_000 for third in memory.thirds for entry in third)
+        alone.look(seconds)
+    assert [len(third) for third in alone.thirds] == [2, 1, 2]
+    with subprocess.Popen(
+        [sys.executable, "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        child.stdout.readline()
+        both = Resident(psutil.Process(), 9.0)
+        both.look(0.0)
+        child.communicate(b"\n")
+    assert both.thirds[0][0] - alone.thirds[2][0] == pytest.approx(200, abs=50)
+
+
+def test_a_server_that_ends_while_it_is_measured(tmp_path, monkeypatch):
+    def killing(address, pictures, *, watch, **unused):
+        (server,) = (child for child in psutil.Process().children() if "sleep" in child.cmdline())
+        server.kill()
+        server.wait()
+        watch(0.0)
+
+    fake = tmp_path / "python"
+    fake.write_text("#!/bin/sh\necho no memory >&2\necho http://127.0.0.1:1\nexec sleep 60\n")
+    fake.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(fake))
+    monkeypatch.setattr(serving, "run_load", killing)
+    with pytest.raises(VilaHDError, match="ended while it was measured: no memory"):
+        serving.run_serving(ServeRun(ways=("together",)), command="")
 
 
 @pytest.mark.parametrize(
-    "changes", [{"ways": ("fast",)}, {"clients": 0}, {"hostile": 1.0}, {"seconds": 0.0}, {"max_tokens": 0}]
+    "changes",
+    [
+        {"ways": ("fast",)},
+        {"clients": 0},
+        {"hostile": 1.0},
+        {"seconds": 0.0},
+        {"workers": 0},
+        {"max_tokens": 0},
+    ],
 )
 def test_impossible_measurements(changes):
     with pytest.raises(VilaHDError):

@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("fastapi")
 
-from vila_hd.serving.server import ServerSettings, build, make_server
+from vila_hd.serving.server import Server, ServerSettings, build, make_config
 from vila_hd.testing import tiny_model, tiny_picture, tiny_processor
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -61,7 +61,7 @@ class Running:
 def serve_in_thread(model, processor, **changes):
     settings = ServerSettings(**{"name": "tiny", "port": 0, "grace": 5, **changes})
     app = build(model, processor, settings)
-    server = make_server(app, settings)
+    server = Server(make_config(app, settings))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 60

@@ -148,9 +148,10 @@ def test_a_taken_port_is_one_line(locked, folder, capsys):
 
 
 @pytest.mark.slow
-def test_answers_end_before_the_server_does(folder):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_answers_end_before_the_server_does(folder, workers):
     """SIGTERM: no new connections, but the stream that runs is finished; exit status 0."""
-    server = Process("--model", folder, "--served-name", "tiny")
+    server = Process("--model", folder, "--served-name", "tiny", "--workers", workers)
     body = {"model": "tiny", "messages": [message("go on")], "max_tokens": 300, "stream": True}
     request = urllib.request.Request(
         server.url + "/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}

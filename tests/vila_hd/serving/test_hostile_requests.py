@@ -19,7 +19,7 @@ from vila_hd.constants import IMAGE_TOKEN
 from vila_hd.serving import guard
 from vila_hd.serving.connection import PatientConnection
 from vila_hd.serving.engine import EngineSettings
-from vila_hd.serving.server import ServerSettings, make_server
+from vila_hd.serving.server import Server, ServerSettings, make_config
 from vila_hd.supervision import ConversationEncoder
 
 from .conftest import message, serve_in_thread
@@ -260,7 +260,7 @@ def test_a_client_that_reads_nothing(monkeypatch):
         left.set()
 
     settings = ServerSettings(name="endless", port=0)
-    server = make_server(endless, settings)
+    server = Server(make_config(endless, settings))
     server.config.lifespan = "off"
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
