@@ -236,8 +236,7 @@ def _add_scenes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     scenes.add_argument(
         "--budget",
         nargs="+",
-        default=["0", "144", "288", "576", "auto"],
-        help="patches per picture, 'auto' or 'all'",
+        help="patches per picture, 'auto' or 'all' (default: 0 144 288 576 auto; without choice: 0 auto)",
     )
     scenes.add_argument(
         "--guided-by",
@@ -305,6 +304,13 @@ def _model_spec(args: argparse.Namespace, team: "Team") -> "ModelSpec":
     return ModelSpec(name=args.model, **shared)
 
 
+def _short_name(model: str) -> str:
+    """The last word of a name or path; of what a training wrote, ``RUN/STAGE/model``, the first two."""
+    path = Path(model)
+    words = path.parts[-3:-1] if path.name == "model" else (path.name,)
+    return "-".join(words).replace(":", "-") or "model"
+
+
 def _eval_run(args: argparse.Namespace, team: "Team") -> "EvalRun":
     from .conditions import cross
     from .predict import Work
@@ -314,7 +320,7 @@ def _eval_run(args: argparse.Namespace, team: "Team") -> "EvalRun":
     return EvalRun(
         spec=spec,
         tasks=tuple(name.strip() for name in args.tasks.split(",") if name.strip()),
-        out=args.out or Path("runs/eval") / Path(args.model.rstrip("/")).name.replace(":", "-"),
+        out=args.out or Path("runs/eval") / _short_name(args.model),
         conditions=cross(args.budget, args.guided_by or [spec.default_guide()], args.per_scale, args.prune),
         limit=args.limit,
         data=args.data,
@@ -431,13 +437,14 @@ def _scenes(args: argparse.Namespace, command: str) -> Report | None:
         tiers=tuple(args.tier),
         kind=args.kind,
     )
-    name = Path(args.model).name if args.kind == "mark" else f"{Path(args.model).name}-{args.kind}"
-    guide = ModelSpec(name=args.model).default_guide()
+    name = _short_name(args.model) if args.kind == "mark" else f"{_short_name(args.model)}-{args.kind}"
+    spec = ModelSpec(name=args.model)
+    guide = spec.default_guide()
     guides = args.guided_by or (GUIDES if guide == "prompt" else [guide])
     run = ScenesRun(
         model=args.model,
         benchmark=benchmark,
-        conditions=cross(args.budget, guides, prunings=args.prune),
+        conditions=cross(args.budget or spec.default_budgets(), guides, prunings=args.prune),
         out=args.out or Path("runs/eval/scenes") / name,
         dtype=args.dtype,
         work=Work(batch_size=args.batch_size, processes=args.processes, threads=args.threads),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from vila_hd.checkpoint_files import read_json
 from vila_hd.errors import VilaHDError
@@ -63,13 +63,23 @@ class ModelSpec:
 
     def default_guide(self) -> Guide:
         """What steers the model's looks when nobody says: as its folder says, else the question."""
+        guide: Guide = self._config().get("default_guide", "prompt")
+        return guide
+
+    def default_budgets(self) -> tuple[str, ...]:
+        """Budgets to compare: of a model that sees whole pictures only without and with all of its views."""
+        from vila_hd.configuration_vila_hd import VISION_CONFIGS
+
+        tower = VISION_CONFIGS.get(self._config().get("vision_config", {}).get("model_type"))
+        chooses = tower is None or tower().chooses
+        return ("0", "144", "288", "576", "auto") if chooses else ("0", "auto")
+
+    def _config(self) -> dict[str, Any]:
+        """The configuration in the folder; nothing where that is not here or not ours."""
         from vila_hd.loading import BUNDLED
 
-        config = (BUNDLED if self.name == "nano" else Path(self.name).expanduser()) / "config.json"
-        if not self.is_ours or not config.is_file():
-            return "prompt"
-        guide: Guide = read_json(config).get("default_guide", "prompt")
-        return guide
+        file = (BUNDLED if self.name == "nano" else Path(self.name).expanduser()) / "config.json"
+        return read_json(file) if self.is_ours and file.is_file() else {}
 
     def settings(self) -> dict[str, str | int | None]:
         """What an answer depends on."""

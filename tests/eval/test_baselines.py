@@ -26,7 +26,8 @@ def run(folder, out, *more):
 
 def test_a_model_that_sees_whole_pictures_needs_no_options(choices, tmp_path):
     folder = save(tmp_path / "model", encoder=EncoderChoice(kind="anyres", max_tiles=4))
-    assert ModelSpec(name=str(folder)).default_guide() == "saliency"
+    spec = ModelSpec(name=str(folder))
+    assert (spec.default_guide(), spec.default_budgets()) == ("saliency", ("0", "auto"))
     status, (row,) = run(folder, tmp_path / "out", "--budget", "auto")
     assert status == 0
     assert (row["condition"], row["failed"]) == ("saliency-auto", 0)
@@ -45,4 +46,6 @@ def test_a_model_is_guided_as_it_was_trained_unless_told_otherwise(choices, tmp_
 
 @pytest.mark.parametrize("name", ["nano", "owner/name", "no/such/folder"])
 def test_other_names_are_guided_by_the_question(name):
-    assert ModelSpec(name=name).default_guide() == "prompt"
+    spec = ModelSpec(name=name)
+    assert spec.default_guide() == "prompt"
+    assert {"0", "144", "auto"} < set(spec.default_budgets())

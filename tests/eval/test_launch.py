@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from eval.launch import main
+from eval.launch import _short_name, main
 
 
 def test_help_does_not_import_torch():
@@ -33,3 +33,19 @@ def test_mistakes_are_one_line_and_status_2(argv, message, capsys):
     assert captured.err.startswith("error: ")
     assert captured.err.count("\n") == 1
     assert message in captured.err
+
+
+@pytest.mark.parametrize(
+    ("model", "folder"),
+    [
+        ("nano", "nano"),
+        ("openai:gpt-4o", "openai-gpt-4o"),
+        ("hf:Qwen/Qwen2.5-VL-7B-Instruct", "Qwen2.5-VL-7B-Instruct"),
+        ("/data/my-model/", "my-model"),
+        ("runs/baselines/low_res/sft/model", "low_res-sft"),
+        ("runs/nano/sft/model/", "nano-sft"),
+        ("model", "model"),
+    ],
+)
+def test_predictions_of_each_model_have_a_folder_of_its_own(model, folder):
+    assert _short_name(model) == folder
