@@ -86,8 +86,9 @@ def folder(tmp_path_factory, model, processor):
 class Process:
     """``vila-hd serve`` on a free port."""
 
-    def __init__(self, *words):
-        command = [sys.executable, "-m", "vila_hd.cli", "serve", "--port", "0", *map(str, words)]
+    def __init__(self, *words, script=None):
+        program = ["-m", "vila_hd.cli"] if script is None else [str(script)]
+        command = [sys.executable, *program, "serve", "--port", "0", *map(str, words)]
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

@@ -5,11 +5,11 @@ import os
 import re
 import shutil
 import signal
+import urllib.error
 import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
-import psutil
 import pytest
 
 from vila_hd.cli.__main__ import main
@@ -18,12 +18,27 @@ from vila_hd.serving.workers import check_room
 
 from .conftest import Process, message
 
+psutil = pytest.importorskip("psutil")
+
+BREAKING = """
+import sys
+from vila_hd.cli import main
+from vila_hd.serving.engine import Engine
+
+def fail(engine, jobs):
+    raise SystemError("nothing works any more")
+
+Engine._read = fail  # in each worker, too: they import this file
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
+"""
+
 
 class Team(Process):
     """``vila-hd serve --workers 2``."""
 
-    def __init__(self, folder):
-        super().__init__("--model", folder, "--served-name", "tiny", "--workers", 2)
+    def __init__(self, folder, script=None):
+        super().__init__("--model", folder, "--served-name", "tiny", "--workers", 2, script=script)
 
     @property
     def workers(self):
@@ -92,6 +107,18 @@ def test_without_one_worker_the_server_ends(folder):
         r"^error: a worker is gone \(.*SIGKILL.*\), so the server ended: start it again$", said, re.M
     )
     assert not second.is_running()
+
+
+@pytest.mark.slow
+def test_a_worker_that_cannot_answer_any_more_ends_the_server(folder, tmp_path):
+    (tmp_path / "breaking.py").write_text(BREAKING)
+    team = Team(folder, script=tmp_path / "breaking.py")
+    with pytest.raises(urllib.error.HTTPError, match="500"):
+        team.ask("what is it?")
+    _, said = team.process.communicate(timeout=60)
+    assert team.process.returncode == 2
+    assert "SystemError: nothing works any more" in said
+    assert said.rstrip().splitlines()[-1].startswith("error: a worker is gone")
 
 
 @pytest.mark.slow
