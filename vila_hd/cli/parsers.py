@@ -331,17 +331,15 @@ def port_number(text: str) -> int:
     return number
 
 
-def _count(text: str) -> int:
+def _count(text: str, least: int = 0) -> int:
     # isdecimal alone takes digits of every script; int() alone takes "1_000" and " 7 ".
-    if not (text.isascii() and text.isdecimal() and len(text) < 19):
-        raise argparse.ArgumentTypeError(f"{text!r}: use a whole number >= 0")
+    if not (text.isascii() and text.isdecimal() and len(text) < 19 and int(text) >= least):
+        raise argparse.ArgumentTypeError(f"{text!r}: use a whole number >= {least}")
     return int(text)
 
 
 def _positive(text: str) -> int:
-    if (value := _count(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: use a whole number >= 1")
-    return value
+    return _count(text, 1)
 
 
 def _temperature(text: str) -> float:
