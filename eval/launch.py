@@ -306,9 +306,9 @@ def _model_spec(args: argparse.Namespace, team: "Team") -> "ModelSpec":
 
 def _short_name(model: str) -> str:
     """The last word of a name or path; of what a training wrote, ``RUN/STAGE/model``, the first two."""
-    path = Path(model)
-    words = path.parts[-3:-1] if path.name == "model" else (path.name,)
-    return "-".join(words).replace(":", "-") or "model"
+    parts = [part for part in Path(model).parts if part not in ("/", "..")] or ["model"]
+    words = parts[-3:-1] or parts if parts[-1] == "model" else parts[-1:]
+    return "-".join(words).replace(":", "-")
 
 
 def _eval_run(args: argparse.Namespace, team: "Team") -> "EvalRun":

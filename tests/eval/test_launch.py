@@ -44,7 +44,10 @@ def test_mistakes_are_one_line_and_status_2(argv, message, capsys):
         ("/data/my-model/", "my-model"),
         ("runs/baselines/low_res/sft/model", "low_res-sft"),
         ("runs/nano/sft/model/", "nano-sft"),
+        ("/data/model", "data"),
+        ("/model", "model"),
         ("model", "model"),
+        ("..", "model"),
     ],
 )
 def test_predictions_of_each_model_have_a_folder_of_its_own(model, folder):
